@@ -54,6 +54,13 @@ class Code(StrEnum):
     LOG_INDEX = "log_index"
     LOG_SUSPENDED = "log_suspended"
     INVALID_TRANSITION = "invalid_transition"
+    # databases
+    SQL_ERROR = "sql_error"
+    SQL_VALUE = "sql_value"
+    SQL_NOT_RECORDED = "sql_not_recorded"
+    TRANSACTION_CHANGED = "transaction_changed"
+    TRANSACTION_LEFT_OPEN = "transaction_left_open"
+    EFFECT_UNCERTAIN = "effect_uncertain"
     # the run
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
     RECOVERY_LIMIT = "recovery_limit"
@@ -116,6 +123,7 @@ class Code(StrEnum):
     STEP_RESULT_LOST = "step_result_lost"
     STEP_TIMEOUT = "step_timeout"
     CLIENT_NOT_INSTALLED = "client_not_installed"
+    CLIENT_WITHOUT_ATTEMPT = "client_without_attempt"
     BLOCKING_EFFECT = "blocking_effect"
     EXEC_NOT_FOUND = "exec_not_found"
     EXEC_NOT_ALLOWED = "exec_not_allowed"

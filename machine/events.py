@@ -192,9 +192,16 @@ class FactRecorded:
         return isinstance(self.outcome, FactError) and self.outcome.error.code == Code.CALL_CANCELLED
 
     @property
-    def may_repeat(self) -> bool:
-        """True when the same attempt may make the call again: it was cancelled, or certainly did not happen."""
+    def unknown(self) -> bool:
+        """True when nobody knows whether the effect happened: it was given up, or its answer was lost."""
         return self.given_up or (
+            isinstance(self.outcome, FactError) and self.outcome.error.code == Code.EFFECT_UNCERTAIN
+        )
+
+    @property
+    def may_repeat(self) -> bool:
+        """True when a later fact of its attempt may say otherwise: it is unknown, or certainly did not happen."""
+        return self.unknown or (
             isinstance(self.outcome, FactError) and self.outcome.error.code == Code.EFFECT_NOT_DONE
         )
 

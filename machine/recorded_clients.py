@@ -16,9 +16,18 @@ from machine.did_you_mean import did_you_mean
 from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
+    "aiohttp": "machine.clients.aiohttp",
+    "boto3": "machine.clients.boto3",
+    "botocore": "machine.clients.botocore",
+    "grpc": "machine.clients.grpc",
     "httpx": "machine.clients.httpx",
+    "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",
+    "sqlite3": "machine.clients.sqlite3",
+    "psycopg": "machine.clients.psycopg",
+    "duckdb": "machine.clients.duckdb",
+    "sqlalchemy": "machine.clients.sqlalchemy",
 }
 """The module that records the clients of each library."""
 
@@ -44,7 +53,7 @@ def clients_of(given: Iterable[Chosen]) -> Clients:
         raise UsageError(f"clients must be a list, not the text {given!r}", hint=f"write clients=[{given!r}]")
     found: dict[str, Mapping[str, Any]] = {}
     for item in given:
-        several = [item] if isinstance(item, str | RecordedClient) else list(item)
+        several = item if isinstance(item, list | tuple) else [item]
         for one in several:
             client = RecordedClient(one) if isinstance(one, str) else one
             if not isinstance(client, RecordedClient):

@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
+from machine.clients.short_answers import short_or_opened
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError
 from machine.io.decompress import Decompressor, split_codings
+from machine.io.http import SHORT
 from machine.io.http_failures import failure
 from machine.io.http_message import checked_header, http_request, usual_reason
 from machine.io.left_out_headers import LEFT_OUT, judged, says_more
+from machine.io.transport import Opened
 from machine.io.urls import public_url
 
 _PIECE: Final = 256 * 1024
@@ -125,6 +128,13 @@ class AnswerBody:
     async def aclose(self) -> None:
         """Stop receiving."""
         await self._close()
+
+
+async def answered(head: dict[str, Any], body: AnswerBody, length: str) -> Any:
+    """Return an answer whose head is there: as a whole if it is short by its `content-length`, else to be read."""
+    if length.isascii() and length.isdigit() and int(length[:10]) <= SHORT:
+        return await short_or_opened(head, body)
+    return Opened(head, body)
 
 
 def broken(call: Mapping[str, Any], error: BaseException, name: str, **more: Any) -> IoError:

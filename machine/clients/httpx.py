@@ -8,17 +8,20 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakKeyDictionary
 
-from machine.clients.http_exchange import AnswerBody, added_headers, answer_head, broken
+from machine.clients.any_loop import stream_on_any_loop
+from machine.clients.http_exchange import AnswerBody, added_headers, answer_head, answered, broken
 from machine.clients.recording import all_of, recorder, replaced
 from machine.errors import Code, IoError
 from machine.io.client_calls import ClientCalls
 from machine.io.httpx_transport import HttpxTransport, raise_as
-from machine.io.transport import Opened
 from machine.io.waiting_thread import in_caller
 from machine.watch.unprofiled import unprofiled
+
+if TYPE_CHECKING:
+    from machine.io.streamed_answer import CallStream
 
 _BODILESS = frozenset({204, 304})
 
@@ -72,10 +75,10 @@ class RecordedTransport(HttpxTransport):
         """Answer a request that `send` sends, if it is not recorded yet."""
         message = unprofiled(self._message, request, await request.aread())
         try:
-            stream = await self.io.client_stream("http", message, partial(_opened, request, send))
+            stream = await stream_on_any_loop(self.io, "http", message, partial(_opened, request, send))
         except IoError as error:
             raise_as(request, error)
-        return unprofiled(self._answer, request, stream)
+        return unprofiled(self._answer, request, cast("CallStream", stream))  # it has what is used of one
 
     def record_blocking(self, request: Any, send: Callable[[Any], Any]) -> Any:
         """Answer a request as `record` does, in any thread."""
@@ -98,7 +101,7 @@ def _of(io: ClientCalls, transport: Any) -> RecordedTransport:
     return made
 
 
-async def _opened(request: Any, send: Callable[[Any], Any], call: Mapping[str, Any]) -> Opened:
+async def _opened(request: Any, send: Callable[[Any], Any], call: Mapping[str, Any]) -> Any:
     _add_key(request, call)
     failed = partial(_failed, call)
     try:
@@ -107,10 +110,10 @@ async def _opened(request: Any, send: Callable[[Any], Any], call: Mapping[str, A
         failed(error)
     pieces: AsyncIterator[bytes] = aiter(response.stream)
     body = AnswerBody(partial(anext, pieces, None), response.aclose, failed, _codings(request, response))
-    return _answer(request, response, body)
+    return await _answer(request, response, body)
 
 
-async def _opened_blocking(request: Any, send: Callable[[Any], Any], call: Mapping[str, Any]) -> Opened:
+async def _opened_blocking(request: Any, send: Callable[[Any], Any], call: Mapping[str, Any]) -> Any:
     _add_key(request, call)
     failed = partial(_failed, call)
     try:
@@ -119,24 +122,30 @@ async def _opened_blocking(request: Any, send: Callable[[Any], Any], call: Mappi
         failed(error)
     read = partial(in_caller, next, iter(response.stream), None)
     body = AnswerBody(read, partial(in_caller, response.close), failed, _codings(request, response))
-    return _answer(request, response, body)
+    return await _answer(request, response, body)
 
 
-def _answer(request: Any, response: Any, body: AnswerBody) -> Opened:
+async def _answer(request: Any, response: Any, body: AnswerBody) -> Any:
     said = response.extensions.get("reason_phrase")
     reason = said.decode("latin-1") if isinstance(said, bytes) else None
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
     decoded = bool(_codings(request, response))
-    return Opened(answer_head(response.status_code, str(request.url), pairs, reason, decoded=decoded), body)
+    head = answer_head(response.status_code, str(request.url), pairs, reason, decoded=decoded)
+    return await answered(
+        head, body, response.headers.get("content-length", "") if _has_body(request, response) else "0"
+    )
 
 
 def _codings(request: Any, response: Any) -> list[str]:
     """Return the codings of a body that are undone: none where the bytes of the resource itself are requested."""
-    has_body = request.method != "HEAD" and response.status_code not in _BODILESS
-    if not has_body or "gzip" not in request.headers.get("accept-encoding", ""):
+    if not _has_body(request, response) or "gzip" not in request.headers.get("accept-encoding", ""):
         return []
     codings: list[str] = response.headers.get_list("content-encoding")
     return codings
+
+
+def _has_body(request: Any, response: Any) -> bool:
+    return request.method != "HEAD" and response.status_code not in _BODILESS
 
 
 def _add_key(request: Any, call: Mapping[str, Any]) -> None:

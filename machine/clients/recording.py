@@ -12,17 +12,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import attrs
+
+from machine.errors import Code, StateError
 from machine.io.client_calls import ClientCalls
 from machine.recorded_clients import Clients, module_of
 from machine.watch.code_owner import CALLER, RunningStep
+from machine.watch.threads_and_programs import follow_callers
+
+Patch: TypeAlias = Callable[[], Callable[[], None]]
 
 _lock: Final = threading.Lock()
-_users: Final[Counter[str]] = Counter()
-"""The number of runs for which each library is changed."""
+_users: Final[Counter[Patch]] = Counter()
+"""The number of runs for which each change is in place: two names may stand for one."""
+_replays: Final[list[_Replay]] = []
 _kept: Final[set[str]] = set()
-_undo: Final[dict[str, Callable[[], None]]] = {}
+_undo: Final[dict[Patch, Callable[[], None]]] = {}
 
 
 _explicit: Final[ContextVar[ClientCalls | None]] = ContextVar("machine_recorded_by", default=None)
@@ -39,7 +46,11 @@ def recorder(*names: str) -> ClientCalls | None:
         return None
     if (explicit := _explicit.get()) is not None:
         return explicit
-    return io if isinstance(io, ClientCalls) and not io.clients.keys().isdisjoint(names) else None
+    if not isinstance(io, ClientCalls):
+        for replay in tuple(_replays):
+            replay.refuse(names)
+        return None
+    return None if io.clients.keys().isdisjoint(names) else io
 
 
 @contextmanager
@@ -60,28 +71,62 @@ def keep_recording(name: str) -> None:
             _begin(name)
 
 
+@attrs.frozen(eq=False)
+class _Replay:
+    """A replay whose handlers use recorded clients; `others` are the threads that cannot belong to it."""
+
+    clients: Clients
+    loop: int
+    others: frozenset[int | None]
+
+    def refuse(self, names: Iterable[str]) -> None:
+        """Refuse a call that no attempt is behind, if it may come from a handler: nothing may leave a replay."""
+        here = threading.get_ident()
+        if (here == self.loop or here not in self.others) and not self.clients.keys().isdisjoint(names):
+            raise StateError(
+                f"a client of {next(name for name in names if name in self.clients)} is used while a run is "
+                "replayed, by code of which no handler is known",
+                code=Code.CLIENT_WITHOUT_ATTEMPT,
+                hint="start threads and tasks in the handler, without a context of their own",
+            )
+
+
 @contextmanager
-def recording(clients: Clients) -> Iterator[None]:
-    """Record the clients of libraries in handlers meanwhile. Raises `UsageError` for one that is not installed."""
-    begun: list[str] = []
+def recording(clients: Clients, *, live: bool = True) -> Iterator[None]:
+    """Record the clients of libraries in handlers meanwhile. Raises `UsageError` for one that is not installed.
+
+    Unless the run is `live`, a call of such a client that comes from nowhere is refused.
+    """
+    begun: list[Patch] = []
+    replay: _Replay | None = None
+    if clients:
+        follow_callers()  # a library may make its calls in threads of its own
     try:
+        if clients and not live:
+            others = frozenset(thread.ident for thread in threading.enumerate())
+            replay = _Replay(clients, threading.get_ident(), others)
+            _replays.append(replay)
         for name in clients:
             with _lock:
-                _begin(name)
-            begun.append(name)
+                begun.append(_begin(name))
         yield
     finally:
-        for name in begun:
+        if replay is not None:
+            _replays.remove(replay)
+        for patch in begun:
             with _lock:
-                _users[name] -= 1
-                if not _users[name]:
-                    _undo.pop(name)()
+                _users[patch] -= 1
+                if not _users[patch]:
+                    _undo.pop(patch)()
 
 
-def _begin(name: str) -> None:
-    if not _users[name]:
-        _undo[name] = module_of(name).patch()
-    _users[name] += 1
+def _begin(name: str) -> Patch:
+    """Change a library, unless it is changed, and return what changes it."""
+    patch: Patch = module_of(name).patch
+    if not _users[patch]:
+        _undo[patch] = patch()
+    _users[patch] += 1
+    return patch
 
 
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], None]:

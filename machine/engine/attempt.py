@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint, checkpoint_if_cancelled, 
 
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.engine.cancellation_origin import Cancellations, Stopped, told_by_scope
+from machine.engine.cancellation_origin import Cancellations, Stopped, running_loop, told_by_scope
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog
 from machine.engine.handler_runner import HandlerRunner
@@ -24,7 +25,7 @@ from machine.io.attempt_scope import AttemptScope, SettleBarrier
 from machine.io.handler_tasks import BEGUN
 from machine.io.provider import IoProvider
 from machine.io.request_identity import RequestRules
-from machine.io.step_threads import wait_for_threads
+from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
@@ -56,6 +57,7 @@ class Attempts:
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
     _loop: EventLoopToken | None = attrs.field(default=None, init=False)
+    _asyncio: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
     _patient_until: float = attrs.field(default=-math.inf, init=False)
     """The time, by `time.monotonic`, up to which the deadline of `whole` is certain not to end a handler too
     early."""
@@ -64,9 +66,12 @@ class Attempts:
         self, state: PlanState, attempt: int, ctx: Context, secrets: OfAttempt
     ) -> tuple[AttemptScope, Any]:
         """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
+        if self._loop is None:
+            self._loop, self._asyncio = current_token(), running_loop()
         if self.live:
             try:
-                await wait_for_threads((self.log.history.run_id or "", state.id))
+                if threads_left():
+                    await wait_for_threads((self.log.history.run_id or "", state.id))
             except anyio.get_cancelled_exc_class() as exc:
                 raise Stopped(exc) from None
         scope = AttemptScope(
@@ -83,11 +88,11 @@ class Attempts:
             clients=self.clients,
             around=(self.control.scope, self.concurrent.scope),
             timers=self.log.timers,
-            loop=self._event_loop(),
+            loop=self._loop,
         )
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
-        cancellations = Cancellations()
+        cancellations = Cancellations(self._asyncio)
         timeout = state.meta.timeout
         made_of_it: BaseException | None = None
         BEGUN.set(scope.begun)
@@ -146,13 +151,9 @@ class Attempts:
             BEGUN.set(None)
             CALLER.set(caller)
             cancellations.forget()
-            await io.end()
+            if not io.unused:
+                await io.end()
             scope.closed = True
-
-    def _event_loop(self) -> EventLoopToken:
-        if self._loop is None:
-            self._loop = current_token()
-        return self._loop
 
     async def _work(
         self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
@@ -161,9 +162,11 @@ class Attempts:
         if state.meta.reconcile is not None:
             checkpoint_id = self.log.history.checkpoint or ""
             await reconcile(scope, io, self.runner, lambda: self.base(state.id, checkpoint_id))
-        return await self.runner.call(
+        outcome = await self.runner.call(
             scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
         )
+        scope.databases.refuse_left_open(scope)
+        return outcome
 
     def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
         """Say whether the engine interrupted an attempt, even if its handler then returned or raised an error.

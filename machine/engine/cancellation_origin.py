@@ -22,20 +22,28 @@ class Stopped(BaseException):
         self.cancellation = cancellation
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop of this task, or None for one that is not of asyncio: it has only scopes."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class Cancellations:
-    """The cancellations of this task requested since the beginning of an attempt, as Ctrl-C requests one."""
+    """The cancellations of this task requested since the beginning of an attempt, as Ctrl-C requests one.
+
+    `loop` is what `running_loop` returns; the run need not ask for it at every attempt.
+    """
 
     __slots__ = ("_before", "_task", "_unreturned", "reached")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.reached = False
         """True once a cancellation has been thrown into the handler."""
         self._unreturned = 0
-        try:
-            self._task = asyncio.current_task()
-        except RuntimeError:  # another event loop, which has only scopes
-            self._task = None
-        self._before = self._times()
+        self._task = None if loop is None else asyncio.current_task(loop)
+        self._before = 0 if self._task is None else self._task.cancelling()
 
     def _times(self) -> int:
         return self._task.cancelling() if self._task is not None else 0

@@ -28,13 +28,13 @@ class CommitQueue:
     """The events and artifacts of one run that its store does not have yet, added within one event loop.
 
     `written` is the seq of the last event in the store, `failure` the reason why nothing can be committed any more,
-    and `waited` the number of seconds in which the event loop stood still for a commit.
+    and `stalls` the time in which the event loop stood still for a commit.
     """
 
     def __init__(self, store: Store, run_id: str, *, written: int, lease: Lease | None = None) -> None:
         self.written = written
         self.failure: BaseException | None = None
-        self.waited = 0.0
+        self.stalls = StandingStill()
         self._store = store
         self._run_id = RunId(run_id)
         self._lease = lease
@@ -52,7 +52,9 @@ class CommitQueue:
         self._resting = self._stopping = False
         self._thread: threading.Thread | None = None
 
-    def add(self, events: Sequence[StoredEvent], artifacts: Mapping[str, Artifact], *, behind: bool) -> None:
+    def add(
+        self, events: Sequence[StoredEvent], artifacts: Mapping[str, Artifact] | None, *, behind: bool
+    ) -> None:
         """Queue events with the artifacts they name; `behind` lets the writer thread commit them after a delay.
 
         Commits immediately once `max_pending` events wait: a run that emits that fast commits them itself, because
@@ -62,7 +64,8 @@ class CommitQueue:
         with self._pending:
             self._events += events
             self._queued = events[-1].seq
-            self._artifacts.update(artifacts)
+            if artifacts:
+                self._artifacts.update(artifacts)
             pending = len(self._events)
             if behind and self._due == math.inf:
                 self._wake(time.monotonic() + limits.max_delay)
@@ -80,7 +83,7 @@ class CommitQueue:
         if seq <= self.written:
             return
         if not self._store.write_behind or len(running_tasks()) == 1:
-            with self.standing_still():
+            with self.stalls:
                 self.flush()
             return
         future = asyncio.get_running_loop().create_future()
@@ -138,10 +141,6 @@ class CommitQueue:
         if self.failure is None:
             self.flush()
 
-    def standing_still(self) -> _StandingStill:
-        """Count the time in this context as time in which the event loop waits for the store."""
-        return _StandingStill(self)
-
     def _wake(self, due: float) -> None:
         """Have the writer commit at `due`. Called with the queue locked."""
         self._due = due
@@ -167,19 +166,19 @@ class CommitQueue:
             return not self._stopping
 
 
-class _StandingStill:
-    """A context whose time counts as `waited`; a class and not a generator, for it is entered at every state."""
+class StandingStill:
+    """The time in which an event loop stands still for a store: `seconds` is that spent in this context so far."""
 
-    __slots__ = ("_began", "_queue")
+    __slots__ = ("_began", "seconds")
 
-    def __init__(self, queue: CommitQueue) -> None:
-        self._queue = queue
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
 
     def __exit__(self, *exc: object) -> None:
-        self._queue.waited += time.monotonic() - self._began
+        self.seconds += time.monotonic() - self._began
 
 
 def _settle(future: asyncio.Future[None]) -> None:

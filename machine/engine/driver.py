@@ -118,9 +118,8 @@ class Run:
     """True when the run must be durable at state boundaries."""
 
     def __attrs_post_init__(self) -> None:
-        waited = (lambda: self.log.waited) if self.live else None
         self._runner = HandlerRunner(
-            self.config.undeclared_io, self.reporter, waited=waited, refuse=self.refuse
+            self.config.undeclared_io, self.reporter, stalls=self.log.stalls, refuse=self.refuse
         )
         self.concurrent = Concurrent(self)
         self.attempts = Attempts(
@@ -149,7 +148,7 @@ class Run:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
         self.concurrent.tasks |= running_tasks()
         noticing = notice_tasks() if self.live else nullcontext()
-        with noticing, self.control.listening(), self._runner.open(), recording(self.clients):
+        with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
             self.attempts.whole = None if self.live else self.control.scope
             await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()

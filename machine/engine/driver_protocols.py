@@ -9,6 +9,7 @@ import attrs
 
 from machine.config import RunConfig, RunManifest
 from machine.engine import run_reader
+from machine.engine.commit_queue import StandingStill
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import Entry, Event
 from machine.exception_to_error_info import refused
@@ -89,10 +90,8 @@ class DrivenLog(Log, Protocol):
     timers: Timers | None
     """The ends of the run's sleeps; None where no sleep is waited for."""
 
-    @property
-    def waited(self) -> float:
-        """The seconds in which the event loop stood still for the store."""
-        ...
+    stalls: StandingStill | None
+    """The time in which the event loop stood still for the store; None where no store is written."""
 
     def limit(self, timeout: float | None) -> float | None:
         """Return the time limit of an attempt in seconds, or None."""

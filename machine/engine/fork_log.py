@@ -24,7 +24,7 @@ from machine.io.recorded_answers_io import RecordedAnswersIo
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph, earlier_graph
 from machine.secrets.both_formats import RunSecrets
-from machine.stores.base import Store, StoredEvent
+from machine.stores.base import Store
 
 
 def past_of(store: Store, run_id: str) -> SharedPast | None:
@@ -65,13 +65,10 @@ class _GivenLog(LiveLog):
         super().__init__(store, run_id, **options)
         self._past = past
 
-    def _sealed(
-        self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
-    ) -> list[StoredEvent]:
-        sealed = super()._sealed(drafts, payloads, notify=notify)
+    def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool = True) -> None:
+        super()._put(drafts, payloads, notify=notify)
         for event, _, _ in drafts:
             self._past.note(event)
-        return sealed
 
 
 class ForkLog(_GivenLog):

@@ -16,17 +16,18 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from time import monotonic
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Protocol, Self
 
 import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
-from machine.engine.cancellation_origin import Cancellations
+from machine.engine.cancellation_origin import Cancellations, running_loop
+from machine.engine.commit_queue import StandingStill
 from machine.engine.handler_threads import call_in_thread
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.errors import Code, StateError
+from machine.errors import Code, MachineError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.blocking_io import Blocking
 from machine.io.provider import IoProvider
@@ -54,7 +55,7 @@ class HandlerCall:
     """An awaitable call of a function for an attempt, with each step run in a context of its own.
 
     `cancellations` records exceptions thrown into it where it waits. `runner` gets each step that holds the event
-    loop for long; the seconds in which the loop waited for the engine do not count for the handler.
+    loop for long; the seconds in which the loop stood still for the engine do not count for the handler.
     """
 
     __slots__ = ("_cancellations", "_context", "_runner", "_scope", "_steps")
@@ -97,14 +98,14 @@ class HandlerCall:
         in_step(self._context, self._context.run, self._steps.close)
 
     def _step(self, step: Callable[..., Any], *args: Any) -> Any:
-        waited = self._runner.waited
-        if waited is None:
+        stalls = self._runner.stalls
+        if stalls is None:
             return in_step(self._context, self._context.run, step, *args)
-        began = monotonic() - waited()
+        began = monotonic() - stalls.seconds
         try:
             return in_step(self._context, self._context.run, step, *args)
         finally:
-            seconds = monotonic() - waited() - began
+            seconds = monotonic() - stalls.seconds - began
             if seconds >= HELD_SECONDS:
                 self._runner.held(self._scope, seconds)
 
@@ -113,7 +114,17 @@ async def _steps(function: Callable[..., Awaitable[Any]], args: tuple[Any, ...])
     return await function(*args)
 
 
-Refuse: TypeAlias = Callable[[AttemptScope, Undeclared], BaseException]
+class Refuse(Protocol):
+    """The recording of a replay, which refuses undeclared acts."""
+
+    def refused(self, scope: AttemptScope, what: Undeclared) -> BaseException:
+        """Return the exception to raise for an act that would read or change the outside world."""
+        ...
+
+    def failed_as(self, exc: MachineError) -> MachineError | None:
+        """Return an error in the wording of the version that recorded it, if the attempt failed with it."""
+        ...
+
 
 _WATCH: Final[type[Watch]] = MonitoredWatch if sys.version_info >= (3, 12) else ProfiledWatch
 
@@ -122,8 +133,8 @@ class HandlerRunner:
     """The runner of one run's handlers, which also detects whatever they do without `io`.
 
     The reaction is chosen by `undeclared_io`; with `allow` nothing is watched, and nothing is installed. In a
-    replay `refuse` is given: it returns the exception for an act that would read or change the outside world, even
-    one that the recording allowed.
+    replay `refuse` is given: its recording refuses what would read or change the outside world, even what the run
+    allowed.
     """
 
     def __init__(
@@ -131,14 +142,13 @@ class HandlerRunner:
         undeclared_io: UndeclaredIo,
         reporter: Reporter,
         *,
-        waited: Callable[[], float] | None = None,
+        stalls: StandingStill | None = None,
         refuse: Refuse | None = None,
     ) -> None:
-        """Take `waited`, which returns the seconds the event loop waited for the engine; None to ignore them."""
+        """Take `stalls`, the time in which the event loop stood still for the engine; None: no step is timed."""
         self._undeclared_io = undeclared_io
         self._reporter = reporter
-        self.waited = waited
-        """Returns the seconds in which the event loop has waited for the engine; without it no step is timed."""
+        self.stalls = stalls
         self._refuse = refuse
         self._looks = undeclared_io is not UndeclaredIo.ALLOW or refuse is not None
         self._watches = Watch if undeclared_io is UndeclaredIo.ALLOW else _WATCH
@@ -188,7 +198,8 @@ class HandlerRunner:
 
         `cancellations` records those that reach the function. Raises what the function raises.
         """
-        cancellations = cancellations or Cancellations()
+        if cancellations is None:
+            cancellations = Cancellations(running_loop())
         if not self._looks:
             if plain:
                 return await _in_thread(scope.state.id, callee, ctx, io, third)
@@ -263,7 +274,7 @@ class HandlerRunner:
         # an act that was refused in the recording is refused in the same way, to the same end
         as_recorded = self._undeclared_io is UndeclaredIo.ERROR and not scope.closed
         if self._refuse is not None and what.effect and not as_recorded:
-            raise self._refuse(scope, attrs.evolve(what, does=scope.secrets.text(what.does)))
+            raise self._refuse.refused(scope, attrs.evolve(what, does=scope.secrets.text(what.does)))
         if self._undeclared_io is UndeclaredIo.ERROR:
             error = StateError(
                 f"{scope.state.id} {scope.secrets.text(what.does)} without io at {what.place}",
@@ -271,6 +282,8 @@ class HandlerRunner:
                 details={"event": what.event, "place": what.place, "remedy": what.remedy},
                 hint=what.remedy,
             )
+            if self._refuse is not None:
+                self._refuse.failed_as(error)  # in the words of the version that recorded it
             scope.undeclared = scope.undeclared or error
             raise error
         once = (what.file, what.line, what.remedy)  # one call may be several acts, and a loop repeats it

@@ -13,11 +13,12 @@ from typing import TypeAlias
 
 from machine import codec
 from machine.engine import sleep_timers
-from machine.engine.commit_queue import CommitQueue
+from machine.engine.commit_queue import CommitQueue, StandingStill
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
 from machine.engine.stop_signal import Control
 from machine.errors import StoreError
+from machine.event_bytes import spelled
 from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
@@ -61,8 +62,9 @@ class LiveLog:
         self.history = history
         self._queue = CommitQueue(store, run_id, written=history.head_seq, lease=lease)
         self.timers: Timers | None = sleep_timers.Timers(
-            store, run_id, resumed=history.head_seq > 0, waiting=self._queue.standing_still
+            store, run_id, resumed=history.head_seq > 0, stalls=self._queue.stalls
         )
+        self.stalls: StandingStill | None = self._queue.stalls
         self._store = store
         self._run_id = run_id
         self._chain = chain
@@ -75,11 +77,6 @@ class LiveLog:
         self._failure: BaseException | None = None
         self._behind = behind
         self._boundaries = boundaries
-
-    @property
-    def waited(self) -> float:
-        """The seconds in which the event loop stood still for the store."""
-        return self._queue.waited
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -106,35 +103,29 @@ class LiveLog:
         reason = self.abort()
         if reason is not None:
             raise reason
+        sealed: list[StoredEvent] = []
+        run_id, history = self._run_id, self.history
         try:
-            sealed = self._sealed(drafts, payloads, notify=notify)
+            if self._secret_check is not None and self._secret_check.knows_some:
+                self._refuse_secrets(self._secret_check, drafts, payloads)
+            for event, now, info in drafts:
+                seq = history.head_seq + 1
+                body = spelled(event) or codec.encode_event(event)
+                data = seal(seq, body, run_id, now, info)
+                self._chain = chain = chain_next(self._chain, data)
+                sealed.append(StoredEvent(seq, data, chain))
+                said = {"run_id": run_id, "ts_millis": now}
+                entry = Entry(seq, event, body, run_id, now, {**info, **said} if info else said)
+                history.advance(entry)
+                if self._second is not None:
+                    self._second.note(entry)
+                if notify:
+                    self._on_entry(entry)
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
-        behind = self._behind and (self._boundaries or isinstance(drafts[0][0], FactRecorded))
-        self._queue.add(sealed, payloads.items if payloads is not None else {}, behind=behind)
-
-    def _sealed(
-        self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool
-    ) -> list[StoredEvent]:
-        if self._secret_check is not None and self._secret_check.knows_some:
-            self._refuse_secrets(self._secret_check, drafts, payloads)
-        sealed: list[StoredEvent] = []
-        run_id, history = self._run_id, self.history
-        for event, now, info in drafts:
-            seq = history.head_seq + 1
-            body = codec.encode_event(event)
-            data = seal(seq, body, run_id, now, info)
-            self._chain = chain = chain_next(self._chain, data)
-            sealed.append(StoredEvent(seq, data, chain))
-            said = {"run_id": run_id, "ts_millis": now}
-            entry = Entry(seq, event, body, run_id, now, {**info, **said} if info else said)
-            history.advance(entry)
-            if self._second is not None:
-                self._second.note(entry)
-            if notify:
-                self._on_entry(entry)
-        return sealed
+        behind = self._behind and (self._boundaries or type(drafts[0][0]) is FactRecorded)
+        self._queue.add(sealed, None if payloads is None else payloads.items, behind=behind)
 
     @staticmethod
     def _refuse_secrets(check: Format1RunSecrets, drafts: Sequence[Draft], payloads: Payloads | None) -> None:
@@ -144,8 +135,8 @@ class LiveLog:
 
     def outside(self, graph: Graph) -> Outside:
         """Return the plan as given, and whether the run was cancelled or has lost secrets that it needs."""
-        lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
-        return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
+        lost = bool(self._lost_seals) and bool(wanted(self.history, self._lost_seals))
+        return Outside(graph, self._control.cancelling, secrets_lost=lost)
 
     def carry(self, decision: EnterState) -> bool:
         """Return False: a live run has no recorded entries ahead of it."""
@@ -171,7 +162,7 @@ class LiveLog:
 
     def flush(self) -> None:
         """Make everything emitted so far durable without suspending the task: the event loop stands still."""
-        with self._queue.standing_still():
+        with self._queue.stalls:
             self._queue.flush()
 
     def load(self, artifact_id: str) -> bytes:

@@ -38,6 +38,7 @@ from machine.io.call_identity import Call, path_key
 from machine.kernel.history import History
 from machine.kernel.linearize import one_after_another
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.transactions import Unit
 from machine.secrets.placeholder import MARK, sources_in
 from machine.stores.base import Store
 
@@ -92,6 +93,13 @@ class RecordedAnswers(SharedPast):
             return self._under(like, state_id)
         return self._nth(call, like, state_id, None, keeps_all=keeps_all)
 
+    def transactions(self, state_id: str) -> Iterator[Unit]:
+        """Yield the transactions that may answer: one that wrote is an effect."""
+        attempts = self._attempts(state_id)
+        for unit in super().transactions(state_id):
+            if unit.attempt in attempts and (self.effects or not unit.wrote):
+                yield unit
+
     def given_up(self, call: Call, state_id: str) -> bool:
         """Say whether the recorded handler gave up a call, so that it has no answer."""
         attempts, key = self._attempts(state_id), call.key
@@ -103,11 +111,12 @@ class RecordedAnswers(SharedPast):
     def has_placeholder(self, fact: FactRecorded) -> bool:
         """Say whether an answer has the placeholder of a secret."""
         outcome = fact.outcome
-        if not isinstance(outcome, FactValue) or MARK.encode() not in (
-            data := self._load(outcome.payload_id)
-        ):
+        if not isinstance(outcome, FactValue):
             return False
-        return any(True for _ in sources_in(canonical.decode_stored(outcome.payload_id, data)))
+        data = self._load(outcome.payload_id)
+        if MARK.encode() not in data:
+            return False
+        return bool(sources_in(canonical.decode_stored(outcome.payload_id, data)))
 
     def asked_in(self, state_id: str, namespace: str) -> int:
         """Return how many calls of a namespace a state made in the recording."""

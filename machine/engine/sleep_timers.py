@@ -7,7 +7,6 @@ begins again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -24,8 +23,8 @@ SHORTEST_MS: Final = 10_000
 class Timers:
     """The times at which the sleeps of one run end, stored so that a later attempt sleeps only for what is left.
 
-    `resumed` is true when the store may have earlier ones. `waiting` makes a context whose time is counted as time
-    in which the event loop waits for the store.
+    `resumed` is true when the store may have earlier ones. The time within `stalls` counts as time in which the
+    event loop waits for the store.
     """
 
     def __init__(
@@ -34,11 +33,11 @@ class Timers:
         run_id: str,
         *,
         resumed: bool,
-        waiting: Callable[[], AbstractContextManager[None]],
+        stalls: AbstractContextManager[None],
     ) -> None:
         self._store = store
         self._run_id = run_id
-        self._waiting = waiting
+        self._stalls = stalls
         self._known: dict[tuple[str, str], tuple[int, int]] | None = None if resumed else {}
 
     def left(self, state_id: str, name: str, seconds: float, *, attempt: int, first: int) -> float:
@@ -50,7 +49,7 @@ class Timers:
         whole = round(seconds * 1000)
         if whole < SHORTEST_MS:
             return seconds
-        with self._waiting(), contextlib.suppress(StoreError):  # the run meets the error at its next append
+        with self._stalls, contextlib.suppress(StoreError):  # the run meets the error at its next append
             now = self._store.clock()
             noted, until = self._ends().get((state_id, name), (-1, 0))
             if first <= noted <= attempt:

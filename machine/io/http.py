@@ -16,7 +16,7 @@ import anyio
 
 from machine.canonical import encode
 from machine.errors import Code
-from machine.io.client_work import client_work
+from machine.io.client_work import client_work, only_reads
 from machine.io.decompress import CODINGS, Decompressor, split_codings
 from machine.io.http_failures import failure, failures_of, late, too_large
 from machine.io.http_message import (
@@ -39,7 +39,7 @@ TOO_MANY: Final = 429
 SERVER_ERRORS: Final = 500
 
 _NO_BODY: Final = frozenset({204, 304})
-_SHORT: Final = 64 * 1024
+SHORT: Final = 64 * 1024
 """The most bytes of a body that is not handed out in pieces, if the answer says how many it has."""
 
 _PIECE: Final = 256 * 1024
@@ -74,8 +74,11 @@ class HttpTransport(BaseTransport):
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
     def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1."""
-        return field(request, "method", str).upper() not in _SAFE
+        """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1.
+
+        A client may know better of its call (`client_work.reading`).
+        """
+        return field(request, "method", str).upper() not in _SAFE and not only_reads()
 
     def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return False for 429 and 5xx: the server asks for a retry, or could not handle the request."""
@@ -271,7 +274,7 @@ def _is_short(call: Mapping[str, Any], response: httpx.Response) -> bool:
     """Say whether an answer has no body, or says that its body has few bytes."""
     length = response.headers.get("content-length", "")
     bodiless = call["method"] == "HEAD" or response.status_code in _NO_BODY
-    return bodiless or (length.isascii() and length.isdigit() and int(length[:10]) <= _SHORT)
+    return bodiless or (length.isascii() and length.isdigit() and int(length[:10]) <= SHORT)
 
 
 async def _whole(call: Mapping[str, Any], response: httpx.Response) -> dict[str, Any]:

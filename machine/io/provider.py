@@ -27,7 +27,7 @@ from machine.io.call_refusals import reserved, second_effect, secret_key, too_la
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
-from machine.io.outcome_turns import Flight, HandOut
+from machine.io.outcome_turns import Flight
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
@@ -51,9 +51,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
     """
 
     def __init__(self, scope: AttemptScope) -> None:
-        super().__init__()
         self._scope = scope
-        self._handing = HandOut(scope)
         self._keyed: str | None = None
 
     @abstractmethod
@@ -390,7 +388,11 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
             self._intended_through(call),
         )
 
+    def _placed(self, call: Call, info: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the info of a fact or an intent, with the place of its call in a transaction."""
+        return {**info, **self._scope.databases.info(self._scope, call.place)} if call.place else info
+
     async def _intend(self, call: Call) -> None:
         """Record the intent of an effect, durably before the effect may leave the process."""
-        await self._scope.log.emit([self._intent_of(call)], call.payloads(), call.ignored)
+        await self._scope.log.emit([self._intent_of(call)], call.payloads(), self._placed(call, call.ignored))
         await self._scope.log.durable()

@@ -81,10 +81,13 @@ def leave(place: tuple[str, str], thread: StepThread) -> None:
     _left.setdefault(place, []).append(thread.ended)
 
 
+def threads_left() -> bool:
+    """Say whether the thread of any interrupted step may still run."""
+    return bool(_left)
+
+
 async def wait_for_threads(place: tuple[str, str]) -> None:
     """Return when every interrupted thread of a run's state has ended."""
-    if not _left:
-        return
     for ended in _left.get(place, ()):
         while not ended.is_set():  # noqa: ASYNC110 - a thread may have been begun on another event loop
             await anyio.sleep(_POLL)

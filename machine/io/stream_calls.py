@@ -33,10 +33,19 @@ class StreamCalls(ABC):
     """The part of an `io` that opens, reads and closes streams."""
 
     _scope: AttemptScope
-    _handing: HandOut
 
-    def __init__(self) -> None:
-        self._open_streams: dict[str, CallStream] = {}
+    @functools.cached_property
+    def _handing(self) -> HandOut:
+        return HandOut(self._scope)
+
+    @functools.cached_property
+    def _open_streams(self) -> dict[str, CallStream]:
+        return {}
+
+    @property
+    def unused(self) -> bool:
+        """True until the first call is made: most handlers make none, and there is nothing to end."""
+        return "_handing" not in vars(self)
 
     @abstractmethod
     def _identify(
@@ -194,3 +203,4 @@ class StreamCalls(ABC):
         await self._handing.end()
         for stream in list(self._open_streams.values()):
             await stream.aclose()
+        self._scope.databases.abandon()

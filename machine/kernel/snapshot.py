@@ -19,7 +19,7 @@ from machine import canonical
 from machine.config import CONTEXT_FORMAT
 from machine.errors import CanonicalError, Code, CodecError, CorruptionError
 from machine.events import Artifact, ArtifactKind
-from machine.kernel.snapshot_value import INLINE, INLINE_MAX, Value
+from machine.kernel.snapshot_value import INLINE, INLINE_MAX, REFERRED, Value
 from machine.kernel.sorted_entries import SortedEntries
 from machine.kernel.value_chunks import CHUNKED_ABOVE
 
@@ -231,29 +231,32 @@ class Snapshot:
 
         `context_format` is that of the run: in the first one a large value is not stored in chunks.
         """
-        large: dict[str, Value | None] = {}
         changes: dict[str, Value | None] = {}
+        values: dict[str, Artifact] = {}
         for key, data in writes.items():
             if data is None:
                 changes[key] = None
             elif len(data) <= INLINE_MAX:  # nearly every value
                 changes[key] = Value(data, None, INLINE % data)
             elif len(data) <= CHUNKED_ABOVE or context_format == 1:
-                changes[key] = Value.of(data)
+                ref = blake3(data).hexdigest()
+                changes[key] = Value(data, ref, REFERRED % ref.encode())
+                values[ref] = Artifact(ref, ArtifactKind.CONTEXT_VALUE, data)
             else:
-                large[key] = self.value(key)
-                changes[key] = Value.in_chunks(data, large[key])
+                before = self.value(key)
+                changes[key] = value = Value.in_chunks(data, before)
+                values.update((new.id, new) for new in value.artifacts(before))
         snapshot, made = self.changed(changes)
-        for key, value in changes.items():
-            if value is not None and value.ref is not None:
-                made.update((new.id, new) for new in value.artifacts(large.get(key)))
+        made.update(values)
         return snapshot, made
 
     def changed(self, changes: Mapping[str, Value | None]) -> tuple[Snapshot, dict[str, Artifact]]:
         """Return the snapshot with changed values (None removes a key), and its new nodes by id."""
         made: dict[str, Artifact] = {}
+        root: _Node
         if type(self._root) is _Leaf:  # whose keys have no paths unless it becomes a branch
-            root = _build(_written(self._root, changes.items()), 0) or _Leaf({})
+            entries = _written(self._root, changes.items())
+            root = _Leaf(entries) if len(entries) <= LEAF_MAX else _build(entries, 0) or _Leaf({})
         else:
             writes: _Writes = [(key, _path(key), value) for key, value in changes.items()]
             root = self._merge(self._root, 0, writes) or _Leaf({})

@@ -17,6 +17,9 @@ INLINE_MAX: Final = 128
 INLINE: Final = b'{"value":%b}'
 """The spelling of such a value in its node."""
 
+REFERRED: Final = b'{"ref":"%b"}'
+"""The spelling of the id of a value's artifact in a node."""
+
 _IN_CHUNKS: Final = b'{"chunks":"'
 
 
@@ -41,7 +44,7 @@ class Value(NamedTuple):
         if len(data) <= INLINE_MAX:
             return Value.inline(data)
         ref = blake3(data).hexdigest()
-        return Value(data, ref, b'{"ref":"%b"}' % ref.encode())
+        return Value(data, ref, REFERRED % ref.encode())
 
     @staticmethod
     def inline(data: bytes) -> Value:
@@ -51,7 +54,7 @@ class Value(NamedTuple):
     @staticmethod
     def at(ref: str) -> Value:
         """Return the value that is stored as an artifact of its own, without its bytes."""
-        return Value(None, ref, b'{"ref":"%b"}' % ref.encode())
+        return Value(None, ref, REFERRED % ref.encode())
 
     @staticmethod
     def in_chunks(data: bytes, before: Value | None) -> Value:

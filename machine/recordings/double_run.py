@@ -78,7 +78,7 @@ class SecondRun:
             provider=provider_of(self._log),
             recorder=recorder_of(self._log, {}),
             reporter=SilentReporter(),
-            refuse=self._log.refused,
+            refuse=self._log,
         )
         try:
             await again.enter(decision)

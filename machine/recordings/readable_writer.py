@@ -22,6 +22,7 @@ from machine.io.recorded_answers_io import ANSWERED_BY
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.transactions import EFFECT_KEY
 from machine.plan import Graph, recorded_graph
 from machine.recordings.bundle_line import FORMAT, MAX_JSON_LINE, READABLE, version_of
 from machine.recordings.readable_events import RUN, Block, Course
@@ -40,6 +41,7 @@ _LEFT_OUT: Final = frozenset(
         IGNORED,
         IGNORED_MAC,
         REQUEST_MAC,
+        EFFECT_KEY,
         REQUEST_SECRETS,
         SECRET_PAYLOAD,
         FACTS_FROM,

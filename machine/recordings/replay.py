@@ -240,7 +240,7 @@ async def reproduce(
             context_format=recording.manifest.context_format,
             clients=provided.clients,
             opening=opening_of(graph, recording.manifest),
-            refuse=None if recording.touches else log.refused,
+            refuse=None if recording.touches else log,
         ).drive()
     except RecordingEnds:
         return

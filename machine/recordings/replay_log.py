@@ -14,6 +14,7 @@ import anyio
 import attrs
 
 from machine import codec
+from machine.engine.commit_queue import StandingStill
 from machine.engine.driver_protocols import Outside
 from machine.errors import Code, MachineError, StoreError
 from machine.events import (
@@ -69,6 +70,7 @@ class ReplayLog:
         # concurrent states are replayed one after another, so their seqs are in another order
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
+        self.stalls: StandingStill | None = None
         self.learn: Callable[..., object] | None = None
         """Callback for every seal of a fact, as the replay reaches it."""
         self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
@@ -190,11 +192,6 @@ class ReplayLog:
                 self._consume_to(at + 1)
             else:
                 await self._match(event, body)
-
-    @property
-    def waited(self) -> float:
-        """Return 0: a replay waits for no store."""
-        return 0.0
 
     async def durable(self, seq: int | None = None) -> None:
         """Return at once: a replay writes nothing."""

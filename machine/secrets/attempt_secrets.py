@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -49,11 +50,21 @@ class AttemptSecrets:
         self.run = run
         self._past = past
         self._state_id = state_id
-        self._known = Known()
         self._at_hand: dict[str, Mapping[str, Any]] = {}
-        self._stand_ins = StandIns()
         self.reused: dict[str, str] = {}
         """The facts that were reused, by the key of the call, where only secrets told the requests apart."""
+
+    @functools.cached_property
+    def _known(self) -> Known:
+        return Known()
+
+    @functools.cached_property
+    def _stand_ins(self) -> StandIns:
+        return StandIns()
+
+    @property
+    def _knows_some(self) -> bool:
+        return "_known" in vars(self) and bool(self._known)  # most attempts never ask for any
 
     # -- what is asked -----------------------------------------------------------------------------------
 
@@ -323,7 +334,7 @@ class AttemptSecrets:
 
         They are `secret_in_context` and `secret_reserved`.
         """
-        look, anything = self.run.rules.look, bool(self._known)
+        look, anything = self.run.rules.look, self._knows_some
         for key, data in staged.items():
             written = key.encode() + (data or b"")
             # nearly every write is done with here

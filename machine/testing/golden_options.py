@@ -229,9 +229,12 @@ def asked_of(item: pytest.Item) -> Asked:
 
 def _check_allowed(allowed: Any) -> None:
     from machine.watch.audit_hook import ACTS  # noqa: PLC0415 - the same
+    from machine.watch.entry_points import ENTRY_POINTS  # noqa: PLC0415 - the same
     from machine.watch.nondeterministic_calls import AMBIENT  # noqa: PLC0415 - only a test that names something needs the tables
+    from machine.watch.open_handles import open_handles  # noqa: PLC0415 - the same
 
-    known = {*ACTS, *(ambient.name for ambient in AMBIENT)}
+    known = {*ACTS, *(ambient.name for ambient in AMBIENT), *(point.name for point in ENTRY_POINTS)}
+    known.update(handle.name for handle in open_handles().values())
     each = [allowed] if isinstance(allowed, str) else list(allowed)
     wrong = [name for name in each if name not in known]
     if isinstance(allowed, str) or wrong:

@@ -12,19 +12,27 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import PurePath
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any, Final
 
 import attrs
 
-from machine.watch.code_origin import Origin, above, is_harmless, origin_of
-from machine.watch.safe_inspection import is_a, module_dict, never_raises, static_name
+from machine.watch.code_origin import Origin, is_harmless, leading_origin
+from machine.watch.entry_point_hooks import hook_imports, hook_loaded
+from machine.watch.package_files import came_with_a_package
+from machine.watch.recorded_clients import client_of
+from machine.watch.safe_inspection import is_a, never_raises, static_name
 from machine.watch.temporary_files import is_temporary
-from machine.watch.threads_and_programs import FORK_EXEC, PIDFD_SIGNAL, SEND, announce_programs, follow
-from machine.watch.watch import Watch, watching
+from machine.watch.threads_and_programs import (
+    FORK_EXEC,
+    PIDFD_SIGNAL,
+    SEND,
+    announce_unannounced,
+    follow_callers,
+)
+from machine.watch.watch import STEP, Watch, watching
 
 
 class By(Enum):
@@ -69,7 +77,7 @@ ACTS: Final[dict[str, Act]] = {
     # the network
     "socket.connect": Act("connects to", _HTTP, _SECOND),
     "socket.bind": Act("binds to", None, _SECOND),
-    SEND: Act("sends on a connection that was open before", _HTTP, None),
+    SEND: Act("sends on a connection (open before)", _HTTP, None),
     "socket.sendto": Act("sends to", None, _SECOND),
     "socket.sendmsg": Act("sends to", None, _SECOND),
     "socket.getaddrinfo": Act("looks up", _HTTP),
@@ -146,29 +154,31 @@ ACTS: Final[dict[str, Act]] = {
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LONGEST: Final = 200
-_CALLS_OF_HTTP: Final = frozenset(
-    {"socket.connect", "socket.getaddrinfo", "http.client.connect", "http.client.send"}
+_CALLS_OF_CLIENTS: Final = frozenset(
+    {"socket.connect", "socket.getaddrinfo", "http.client.connect", "http.client.send", SEND}
 )
-_CLIENT: Final = "make the call on a client of httpx that has io.httpx_transport(): see docs/clients.md"
+_CLIENT: Final = "make the call on a client of httpx that has io.httpx_transport()"
 
 _installing: Final = threading.Lock()
 
 
 def install(*, following: bool) -> None:
-    """Install the hook at the first call, and the hooks for threads if some watch will be `following` them."""
+    """Install the hooks at the first call, and the hooks for threads if some watch will be `following` them.
+
+    At each call the libraries that were loaded since get their hooks.
+    """
     with _installing:
         _install_once()
         if following:
-            _follow_once()
+            follow_callers()
+        hook_loaded()
 
 
 @functools.cache
 def _install_once() -> None:
-    announce_programs()
+    announce_unannounced()
+    hook_imports()
     sys.addaudithook(_hook)
-
-
-_follow_once: Final = functools.cache(follow)
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -184,6 +194,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         if (act := _that_counts(event, act, args, frame, watch)) is not None:
             does, remedy = _in_words(event, act, args, frame, watch)
             watch.note(event, does, act.instead, frame, remedy=remedy, effect=act.effect)
+        watch.opened.add(event, args)
 
 
 @never_raises(None)
@@ -196,8 +207,12 @@ def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, 
             act = _READS
             if _is_of_time_zones(args[0]):
                 return None
-    elif event == "sqlite3.connect" and _is_in_memory(args[0]):
-        return None
+    elif event == SEND:
+        if watch.opened.has_connection(args[0]):
+            return None
+    elif event == "sqlite3.connect":
+        if _is_in_memory(args[0]):
+            return None
     elif event in {"os.kill", "os.killpg", PIDFD_SIGNAL} and args[1] == 0:
         act = _ASKS  # no signal is sent
     if is_harmless(frame, effect=act.effect) or (
@@ -206,15 +221,9 @@ def _that_counts(event: str, act: Act, args: tuple[Any, ...], frame: FrameType, 
         return None
     if act.by is By.ANYONE:
         return act
-    if _leading(frame, watch) is not Origin.OWN or (act is _READS and _came_with_a_package(args[0])):
+    if leading_origin(frame, watch.own) is not Origin.OWN or (act is _READS and came_with_a_package(args[0])):
         return None
     return act
-
-
-def _leading(frame: FrameType, watch: Watch) -> Origin | None:
-    """Return the origin of the code that led to an act, except the standard library, or None."""
-    through = (origin_of(at, watch.own) for at in above(frame))
-    return next((origin for origin in through if origin not in {Origin.STANDARD, Origin.MADE}), None)
 
 
 @never_raises(("goes outside", None))
@@ -224,8 +233,11 @@ def _in_words(
     """Return a description of the act, and the remedy where that is no call of `io`."""
     target = args[act.target] if act.target is not None and act.target < len(args) else None
     does = act.does if target is None else f"{act.does} {_shown(target)}"
-    by_client = event in _CALLS_OF_HTTP and _leading(frame, watch) is Origin.LIBRARY
-    return does, _CLIENT if by_client else None
+    if event not in _CALLS_OF_CLIENTS or leading_origin(frame, watch.own) is not Origin.LIBRARY:
+        return does, None
+    client = client_of(frame, watch.own)
+    first = _CLIENT if client is None else f'record the client: Plan(clients=["{client}"])'
+    return does, f'{first}, or do it in a step: "{watch.call_of_io(STEP)}": see docs/clients.md'
 
 
 @never_raises(False)  # noqa: FBT003 - whether it is one
@@ -233,25 +245,6 @@ def _is_of_time_zones(path: Any) -> bool:
     """Say whether a file is one of those that `zoneinfo`, which is written in C, reads by itself."""
     places = static_name("zoneinfo._tzpath", "TZPATH")
     return isinstance(path, str) and is_a(places, tuple) and path.startswith(places)
-
-
-@never_raises(False)  # noqa: FBT003 - whether it did
-def _came_with_a_package(path: Any) -> bool:
-    """Say whether a file is in the folder of a loaded package, such as a resource of `importlib.resources`.
-
-    Those files change only together with the code.
-    """
-    text = os.fsdecode(path)
-    folders = tuple(f"{folder}{os.sep}" for folder in _package_folders())
-    return text.startswith(folders) or os.path.realpath(text).startswith(folders)
-
-
-def _package_folders() -> Iterator[str]:
-    """Yield the folders of the loaded packages, except namespace packages."""
-    for module in list(sys.modules.values()):
-        inside = module_dict(module) if is_a(module, ModuleType) else {}
-        if is_a(inside.get("__file__"), str) and is_a(paths := inside.get("__path__"), list):
-            yield from (folder for folder in paths or () if is_a(folder, str))
 
 
 def _is_in_memory(database: Any) -> bool:

@@ -88,6 +88,12 @@ def above(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def leading_origin(frame: FrameType | None, own: frozenset[str]) -> Origin | None:
+    """Return the origin of the code that led to an act, except the standard library, or None."""
+    through = (origin_of(at, own) for at in above(frame))
+    return next((origin for origin in through if origin not in {Origin.STANDARD, Origin.MADE}), None)
+
+
 def name_of(namespace: dict[str, Any]) -> str:
     """Return the name of the module whose globals these are, empty when they have none."""
     name = dict.get(namespace, "__name__")  # of an object that is derived from dict, no method of its own

@@ -16,9 +16,10 @@ from typing import Any, Final, Self
 
 from machine.watch.model_defaults import asks, load_makers, makers
 from machine.watch.nondeterministic_calls import resolved
+from machine.watch.open_handles import bound_handle, is_handle
 from machine.watch.reachable_names import all_names, reachable_names
 from machine.watch.safe_inspection import is_a, module_dict, never_raises
-from machine.watch.user_calls import own_caller, own_code, seen_builtin, seen_function, seen_made
+from machine.watch.user_calls import own_caller, own_code, seen_builtin, seen_function, seen_handle, seen_made
 from machine.watch.user_code import OwnCode, may_load_own
 from machine.watch.watch import Watch, watching
 
@@ -174,9 +175,13 @@ class _Steps:
 def _profile(frame: FrameType, event: str, arg: Any) -> None:
     if event == "c_call":
         ambient = resolved().builtins.get(arg)
-        watch = watching() if ambient is not None else None
-        if ambient and watch and own_caller(frame, watch) is not None:
-            seen_builtin(ambient, frame, watch)
+        handle = bound_handle(arg) if ambient is None else None
+        watch = watching() if ambient is not None or handle is not None else None
+        if watch is not None and own_caller(frame, watch) is not None:
+            if ambient is not None:
+                seen_builtin(ambient, frame, watch)
+            elif handle is not None:
+                seen_handle(handle, arg.__self__, frame, watch)
     elif event == "call":
         ambient = resolved().codes.get(id(frame.f_code))
         if ambient is not None and (watch := watching()) is not None:
@@ -206,6 +211,8 @@ def _may_call(own: OwnCode, names: AbstractSet[str]) -> bool:
     modules = [module_dict(module) for module in own.modules]
     values = [value for inside in modules for name, value in list(inside.items()) if name in names]
     values += own.held.values()
+    if any(map(is_handle, values)):
+        return True
     bound = set(map(id, values))
     if bound & found.targets or any(type(value) is type(len) and value in found.builtins for value in values):
         return True

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, CodeType, MethodDescriptorType
 from typing import Any, Final
 
+from machine.watch.entry_point_hooks import CLASSES, seen_class
 from machine.watch.model_defaults import load_makers, makers
 from machine.watch.nondeterministic_calls import resolved
+from machine.watch.open_handles import bound_handle, open_handles
 from machine.watch.safe_inspection import never_raises
-from machine.watch.user_calls import own_code, seen_builtin, seen_function, seen_made
+from machine.watch.user_calls import own_code, seen_builtin, seen_function, seen_handle, seen_made
 from machine.watch.user_code import OwnCode
 from machine.watch.watch import Watch, watching
 
@@ -115,7 +117,7 @@ def _refresh(watch: Watch) -> None:
 
 
 def _on_call(code: CodeType, offset: int, called: Any, argument: Any) -> Any:
-    del offset, argument
+    del offset
     if _tool.stale and (watch := watching()) is not None:
         _refresh(watch)
     kind = type(called)
@@ -125,7 +127,21 @@ def _on_call(code: CodeType, offset: int, called: Any, argument: Any) -> Any:
             if (watch := watching()) is not None:
                 seen_builtin(ambient, sys._getframe(1), watch)  # noqa: SLF001 - the frame it is about
             return None
-    elif kind is not MethodDescriptorType and kind is not type:
+        if (handle := bound_handle(called)) is not None:
+            if (watch := watching()) is not None:
+                seen_handle(handle, called.__self__, sys._getframe(1), watch)  # noqa: SLF001 - the same
+            return None
+    elif kind is MethodDescriptorType:
+        if (handle := open_handles().get(called)) is not None:
+            if (watch := watching()) is not None:
+                seen_handle(handle, argument, sys._getframe(1), watch)  # noqa: SLF001 - the same
+            return None
+    elif kind is type:
+        if (point := CLASSES.get(called)) is not None:
+            if (watch := watching()) is not None:
+                seen_class(point, argument, sys._getframe(1), watch)  # noqa: SLF001 - the same
+            return None
+    else:
         return None
     # called by its own name, so it is meant here: the place need not be inspected again
     return _monitoring.DISABLE if called.__name__ in code.co_names else None

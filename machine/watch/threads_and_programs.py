@@ -1,7 +1,7 @@
 """Threads, open connections and programs: acts that no context variable follows or no audit event announces.
 
 A watch that `follows`, as one over a replay does, continues into started threads and into work that is given to a
-pool, and sees data sent on connections that were open before. The changes to the standard library here pass calls
+pool. The changes to the standard library here pass calls
 on, and stay in place as the audit hook does.
 """
 
@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, thread
 from contextvars import copy_context
 from typing import Any, Final
 
+from machine.watch.after_import import after_import
 from machine.watch.code_owner import CALLER, called_by
 from machine.watch.nondeterministic_calls import resolved
 from machine.watch.safe_inspection import never_raises
@@ -58,17 +59,24 @@ def _led(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(_watched, watch.in_thread(), function)
 
 
-def follow() -> None:
-    """Install the hooks that follow threads, work given to thread pools, and what Python does not announce."""
-    import ssl  # noqa: PLC0415 - only who replays needs it
-
-    follow_callers()
+@functools.cache
+def announce_unannounced() -> None:
+    """Make audit events be raised for acts that Python does not announce."""
     _announce_sending(socket.socket, "send", "sendall")
-    _announce_sending(ssl.SSLSocket, "send", "sendall", "write")
+    if "ssl" in sys.modules:
+        _announce_encrypted()
+    after_import("ssl", _announce_encrypted)
     _announce(os, "sendfile", SEND, _is_socket)
     _announce(os, "mkfifo", "os.mkfifo")
     _announce(os, "mknod", "os.mknod")
     _announce(signal, "pidfd_send_signal", PIDFD_SIGNAL)
+    _announce_programs()
+
+
+@functools.cache
+def _announce_encrypted(_: str = "ssl") -> None:
+    """Announce what is sent on encrypted connections, once their module is loaded."""
+    _announce_sending(sys.modules["ssl"].SSLSocket, "send", "sendall", "write")
 
 
 @functools.cache
@@ -117,7 +125,7 @@ def _announce_sending(kind: type, *names: str) -> None:
 
 
 def _announce(owner: Any, name: str, event: str, leads_outside: Callable[[Any], bool] | None = None) -> None:
-    """Replace a function by one that raises an audit event when it is called under a watch that follows.
+    """Replace a function by one that raises an audit event when it is called under a watch.
 
     With `leads_outside`, only if that is true of the first argument. A function that the system lacks stays so.
     """
@@ -127,8 +135,7 @@ def _announce(owner: Any, name: str, event: str, leads_outside: Callable[[Any], 
 
     @functools.wraps(function)
     def announced(*args: Any, **kwargs: Any) -> Any:
-        watch = watching()
-        if watch is not None and watch.follows:
+        if watching() is not None:
             first = args[0] if args else kwargs.get("path", kwargs.get("out_fd"))
             if leads_outside is None or leads_outside(first):
                 sys.audit(event, first, *args[1:])
@@ -152,7 +159,7 @@ def _is_socket(descriptor: int) -> bool:
     return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
-def announce_programs() -> None:
+def _announce_programs() -> None:
     """Make an audit event be raised for programs that are started without one."""
     start = _posixsubprocess.fork_exec
 

@@ -11,11 +11,14 @@ from types import FrameType, FunctionType, MethodType
 from typing import Any, Final
 
 from machine.watch.code_origin import Origin, is_harmless, is_own, name_of, origin_of
+from machine.watch.let_through import is_let_through
+from machine.watch.library_uses import Use
 from machine.watch.model_defaults import first_asked, made_in
 from machine.watch.nondeterministic_calls import Ambient
+from machine.watch.open_handles import OpenHandle
 from machine.watch.safe_inspection import is_a, module_dict, module_of, never_raises
 from machine.watch.user_code import OwnCode, holds_code, packages_of
-from machine.watch.watch import Watch
+from machine.watch.watch import STEP, Watch, unguarded
 
 _MOST_KEPT: Final = 256
 _CALLED: Final = (FunctionType, MethodType, functools.partial)
@@ -78,6 +81,23 @@ def seen_function(ambient: Ambient, callee: FrameType, watch: Watch) -> None:
     caller = _own_caller(ambient, callee, watch)
     if caller is not None and _counts(ambient, callee, caller):
         watch.note(ambient.name, ambient.told(callee), ambient.instead, caller)
+
+
+def seen_handle(handle: OpenHandle, one: Any, caller: FrameType, watch: Watch) -> None:
+    """Report to a watch that the code of a frame is about to use something that was open before, if it was."""
+    use = _of_handle(handle, one, caller, watch)
+    if use is not None:
+        watch.note(handle.name, use.does, STEP, caller, effect=use.effect)
+
+
+@never_raises(None)
+def _of_handle(handle: OpenHandle, one: Any, caller: FrameType, watch: Watch) -> Use | None:
+    with unguarded():  # it may ask a database for its file
+        use = handle.judge(one)
+    if use is None or is_let_through(handle.name, use, caller, watch):
+        return None
+    opened = watch.opened.has(use.paths) if use.paths else watch.opened.has_connection(one)
+    return None if opened else use
 
 
 def seen_made(frame: FrameType, returned: Any, watch: Watch) -> None:

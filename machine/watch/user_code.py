@@ -15,6 +15,7 @@ from typing import Any, Final
 from machine.watch.code_origin import is_made, is_own
 from machine.watch.model_defaults import factories_of
 from machine.watch.nondeterministic_calls import resolved
+from machine.watch.open_handles import is_handle
 from machine.watch.safe_inspection import class_dict, held_by, is_a, module_dict, module_of, never_raises
 
 
@@ -209,7 +210,11 @@ class OwnCode:
         return found
 
     def _hold(self, value: Any) -> None:
-        if is_a(value, ModuleType, BuiltinFunctionType) or id(value) in resolved().targets:
+        if (
+            is_a(value, ModuleType, BuiltinFunctionType)
+            or id(value) in resolved().targets
+            or is_handle(value)
+        ):
             self.held[id(value)] = value
         self._thing(value)
 

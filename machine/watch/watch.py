@@ -19,11 +19,13 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from machine.watch.code_origin import own_frame
+from machine.watch.opened_files import Opened
 from machine.watch.safe_inspection import never_raises
 from machine.watch.user_code import packages_of
 
 SETTING: Final = ', or allow it: --undeclared-io allow, from Python undeclared_io="allow"'
-NO_CALL: Final = f"make it a transport of the run's own{SETTING}"
+STEP: Final = "io.step(function, ...)"
+"""The call of `io` for what has no other."""
 
 
 @attrs.frozen
@@ -79,6 +81,7 @@ class Watch:
         self.ended = False
         self.temporary: set[str] = set()
         """The files that the handler has made with `tempfile`, which no other code can see."""
+        self.opened = Opened()
         self._function = function
         self._found = found
         self._plain = plain
@@ -108,7 +111,12 @@ class Watch:
             effects_only=True,
         )
         watch.temporary = self.temporary
+        watch.opened = self.opened
         return watch
+
+    def call_of_io(self, call: str) -> str:
+        """Return a call of `io` as this handler must write it."""
+        return call if self._plain else f"await {call}"
 
     def note(
         self,
@@ -129,8 +137,11 @@ class Watch:
             return
         at = own_frame(frame, self.own)
         file, line = (at.f_code.co_filename, at.f_lineno) if at is not None else _home(self._function)
-        call = instead if self._plain else f"await {instead}"
-        remedy = self._remedy or remedy or (f'use "{call}"' if instead else NO_CALL)
+        if instead:
+            remedy = remedy or f'use "{self.call_of_io(instead)}"'
+        else:
+            remedy = remedy or f'do it in a step: "{self.call_of_io(STEP)}"{SETTING}'
+        remedy = self._remedy or remedy
         token = _watching.set(False)  # the reporter may write to a log of its own
         try:
             self._found(Undeclared(event, does, file, line, remedy, effect))

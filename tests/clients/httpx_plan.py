@@ -12,7 +12,6 @@ async def read(ctx, io, rec):
     async with httpx.AsyncClient(
         transport=io.httpx_transport(), base_url=ctx["url"], follow_redirects=True
     ) as client:
-        ctx["chunks"] = len((await client.get("/chunks")).text)
         ctx["gzip"] = len((await client.get("/gzip")).text)
         ctx["moved"] = (await client.get("/redirect")).json()["path"]
         await client.get("/login")
@@ -22,6 +21,7 @@ async def read(ctx, io, rec):
             await client.get("/hangup")
         except httpx.RemoteProtocolError as error:
             ctx["hangup"] = type(error).__name__
+        ctx["chunks"] = len((await client.get("/chunks")).text)
 
 
 @plan.state("write.page", side_effects="apply_side_effect", idempotency="page", after=[read])

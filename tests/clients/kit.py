@@ -135,7 +135,7 @@ def proven(
             resumed = first.resume(run_id)
             assert resumed.get("status") == "completed", resumed
             assert resumed["context"] == whole["context"]
-            assert arrivals() - before == usual, kill
+            assert arrivals() - before == usual, (kill, arrivals() - before, usual)
         prepare()
         first.golden("--golden-update")
     stop()

@@ -54,7 +54,11 @@ def drive(order, plan):
         if order["do"] == "resume":
             result = machine.resume(order["run_id"], plan=plan, store=store)
         else:
-            result = machine.run(plan, store=store, run_id=order["run_id"], input=order["input"])
+            # what was handed out is durable, so a kill at an outcome is before the next request
+            config = machine.RunConfig(durability="facts")
+            result = machine.run(
+                plan, store=store, run_id=order["run_id"], input=order["input"], config=config
+            )
         error = None if result.error is None else repr(result.error)
         return {"status": result.status, "context": dict(result.context), "error": error}
 

@@ -45,6 +45,7 @@ import pytest
 from machine import DomainEvent, Plan, Reporter, RunConfig, open_store, run
 from machine.io.transport import BaseTransport
 from machine.watch.audit_hook import ACTS
+from machine.watch.recorded_clients import has_client
 
 
 class Told(Reporter):
@@ -252,7 +253,8 @@ def test_what_a_client_of_other_people_does_is_told_with_the_transport_for_it(dr
 
     error = drive((lambda ctx, io, rec: client.get(NOWHERE) and None) if plain else handle).error
     assert error.code == "undeclared_io"
-    assert "io.httpx_transport()" in error.details["remedy"]
+    recorded = f'Plan(clients=["{name}"])' if has_client(name) else "io.httpx_transport()"
+    assert recorded in error.details["remedy"]
     assert "docs/clients.md" in error.details["remedy"]
     assert "io.http(" not in error.message
 

@@ -1,0 +1,259 @@
+"""The recording of clients of other libraries: which calls are recorded, by whom, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+
+import httpx
+import pytest
+from clients.kit import serving
+
+import machine
+from machine import Plan, open_store, recorded_clients, replay, run
+from machine.clients import record
+from machine.engine import run_reader
+from machine.errors import Code, PlanError, StateError, UsageError
+from machine.events import FactRecorded
+
+
+@pytest.fixture
+def server():
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def store():
+    with open_store("memory://") as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+def one_state(handler, *, clients=("httpx",), **options):
+    plan = Plan("one", clients=clients)
+    plan.state("a.b", **options)(handler)
+    return plan
+
+
+def facts(store, run_id):
+    events = (entry.event for entry, _ in run_reader.entries(store, run_id))
+    return [event.namespace for event in events if isinstance(event, FactRecorded)]
+
+
+# -- what is chosen ------------------------------------------------------------------------------------------
+
+
+def test_a_plan_names_libraries_or_takes_a_choice():
+    assert dict(Plan("one", clients=["httpx"]).clients) == {"httpx": {}}
+    chosen = Plan("one", clients=[record("httpx", "urllib3", some=1), "requests"]).clients
+    assert dict(chosen) == {"httpx": {"some": 1}, "urllib3": {"some": 1}, "requests": {}}
+
+
+@pytest.mark.parametrize(
+    ("clients", "said"),
+    [
+        (["request"], "did you mean requests"),
+        (["smtplib"], "io.step"),
+        ("httpx", r"clients=\['httpx'\]"),
+        ([3], "no name"),
+        ([[3]], "no name"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused_when_the_plan_is_made(clients, said):
+    with pytest.raises(PlanError) as caught:
+        Plan("one", clients=clients)
+    assert re.search(said, f"{caught.value} {caught.value.hint}")
+
+
+def test_a_library_that_is_not_installed_is_named_before_anything_is_written(store, monkeypatch):
+    monkeypatch.setitem(recorded_clients.MODULES, "httpx", "machine.clients.not_there_either")
+    monkeypatch.setattr(
+        "machine.recorded_clients.import_module", lambda name: __import__("not_installed_library")
+    )
+    with pytest.raises(UsageError, match="not_installed_library is not installed") as caught:
+        run(one_state(lambda ctx, io, rec: None), store=store)
+    assert caught.value.code == Code.CLIENT_NOT_INSTALLED
+    assert "pip install" in caught.value.hint
+
+
+# -- which calls are recorded --------------------------------------------------------------------------------
+
+
+def test_calls_of_a_handler_are_recorded_and_those_of_other_code_are_not(server, store):
+    original = httpx.HTTPTransport.handle_request
+
+    def handler(ctx, io, rec):
+        ctx["status"] = httpx.get(f"{server.url}/echo").status_code
+        outside.submit(httpx.get, f"{server.url}/outside").result()
+
+    with ThreadPoolExecutor(1) as outside:
+        outside.submit(int).result()  # so that its thread is no handler's
+        plan = one_state(handler)
+        result = run(plan, store=store, config=machine.RunConfig(undeclared_io="allow"))
+    assert facts(store, result.run_id) == ["http", "http"], (
+        "work that a handler gives to a pool is the handler's"
+    )
+    assert httpx.HTTPTransport.handle_request is original, "the library is left as it was"
+
+
+def test_a_library_that_the_plan_does_not_name_is_not_recorded(server, store):
+    def handler(ctx, io, rec):
+        ctx["status"] = httpx.get(f"{server.url}/echo").status_code
+
+    result = run(one_state(handler, clients=()), store=store, config=machine.RunConfig(undeclared_io="allow"))
+    assert facts(store, result.run_id) == []
+
+
+def test_a_client_in_a_step_is_part_of_the_step(server, store):
+    async def handler(ctx, io, rec):
+        ctx["status"] = await io.step(status_of, f"{server.url}/echo")
+
+    plan = one_state(handler)
+    result = run(plan, store=store)
+    assert facts(store, result.run_id) == ["step"]
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def status_of(url):
+    return httpx.get(url).status_code
+
+
+def test_two_plans_that_record_one_library_at_once_do_not_meet(server, store):
+    original = httpx.HTTPTransport.handle_request
+    both = threading.Barrier(2)
+
+    def handler(ctx, io, rec):
+        both.wait(10)
+        ctx["paths"] = [httpx.get(f"{server.url}/echo?run={ctx['n']}&i={i}").json()["path"] for i in range(5)]
+
+    plan = one_state(handler)
+    with ThreadPoolExecutor(2) as pool, open_store("memory://") as other:
+        runs = [
+            (each, pool.submit(run, plan, store=each, input={"n": n}))
+            for n, each in enumerate((store, other))
+        ]
+        for n, (each, ended) in enumerate(runs):
+            result = ended.result()
+            assert result.context["paths"] == [f"/echo?run={n}&i={i}" for i in range(5)]
+            assert facts(each, result.run_id) == ["http"] * 5
+    assert httpx.HTTPTransport.handle_request is original
+
+
+def test_a_thread_that_a_handler_starts_is_recorded_and_replayed(server, store):
+    def handler(ctx, io, rec):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(httpx.get(f"{server.url}/gzip").text))
+        thread.start()
+        thread.join()
+        ctx["letters"] = len(found[0])
+
+    plan = one_state(handler)
+    result = run(plan, store=store, config=machine.RunConfig(undeclared_io="allow"))
+    server.stop()
+    assert replay(result.run_id, plan=plan, store=store).identical
+    assert result.context == {"letters": 5000}
+
+
+# -- what is refused -----------------------------------------------------------------------------------------
+
+
+def test_a_client_that_no_handler_is_known_to_use_sends_nothing_in_a_replay(server, store):
+    async def handler(ctx, io, rec):
+        async def ask():
+            async with httpx.AsyncClient() as client:
+                return (await client.get(f"{server.url}/echo")).status_code
+
+        task = asyncio.get_running_loop().create_task(ask(), context=Context())
+        ctx["status"] = await task
+
+    plan = one_state(handler)
+    result = run(plan, store=store, config=machine.RunConfig(undeclared_io="allow"))
+    assert result.context == {"status": 200}
+    sent = server.asked.total()
+    divergence = replay(result.run_id, plan=plan, store=store).divergence
+    assert "no handler is known" in str(divergence)
+    assert server.asked.total() == sent
+
+
+@pytest.mark.parametrize("kind", ["httpx", "requests"])
+def test_a_blocking_client_makes_no_effect_on_the_thread_of_the_event_loop(server, store, kind):
+    library = pytest.importorskip(kind)
+
+    async def handler(ctx, io, rec):
+        try:
+            library.post(f"{server.url}/echo", json={"a": 1}, timeout=5)
+        except StateError as error:
+            ctx["code"] = error.code
+
+    plan = one_state(handler, clients=[kind], side_effects="apply_side_effect", idempotency="once")
+    result = run(plan, store=store)
+    assert result.context == {"code": "blocking_effect"}
+    assert server.asked.total() == 0
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_put_in_a_state_that_declares_no_effect_is_refused(server, store):
+    def handler(ctx, io, rec):
+        httpx.put(f"{server.url}/echo")
+
+    result = run(one_state(handler), store=store)
+    assert result.error.code == Code.SIDE_EFFECT_NOT_DECLARED
+    assert server.asked.total() == 0
+
+
+def test_a_client_in_a_pure_state_is_refused(server, store):
+    def handler(ctx, io, rec):
+        httpx.get(f"{server.url}/echo")
+
+    result = run(one_state(handler, side_effects="pure"), store=store)
+    assert result.error.code == Code.SIDE_EFFECT_NOT_DECLARED
+    assert server.asked.total() == 0
+
+
+def test_a_client_after_the_end_of_its_attempt_is_refused(server, store):
+    begun = []
+
+    async def handler(ctx, io, rec):
+        async def later():
+            await asyncio.sleep(0.05)
+            async with httpx.AsyncClient() as client:
+                await client.get(f"{server.url}/late")
+
+        begun.append(asyncio.get_running_loop().create_task(later()))
+
+    async def main():
+        result = await machine.aio.run(one_state(handler), store=store)
+        await asyncio.gather(*begun, return_exceptions=True)
+        return result
+
+    asyncio.run(main())
+    (task,) = begun
+    assert task.cancelled() or isinstance(task.exception(), StateError)
+    assert server.asked.total() == 0
+
+
+def test_a_session_of_io_after_the_end_of_its_attempt_is_refused(server, store):
+    pytest.importorskip("requests")
+    kept = []
+
+    def handler(ctx, io, rec):
+        session = io.requests_session()
+        kept.append(session)
+        ctx["status"] = session.get(f"{server.url}/echo").status_code
+
+    plan = one_state(handler, clients=())
+    result = run(plan, store=store)
+    assert result.context == {"status": 200}
+    with pytest.raises(StateError) as caught:
+        kept[0].get(f"{server.url}/echo")
+    assert caught.value.code == Code.ATTEMPT_CLOSED
+    server.stop()
+    assert replay(result.run_id, plan=plan, store=store).identical
