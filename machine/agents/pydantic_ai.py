@@ -20,7 +20,6 @@ from pydantic_ai.durable_exec import (
     DurableOperationBackend,
     DurableOperationId,
     JournalCallableOperationBackend,
-    ModelRequestId,
     RoleBasedOperationConfig,
     ToolsetCallToolId,
     conversation_id_from_run_id,
@@ -153,7 +152,6 @@ class MachineDurability(BaseDurabilityCapability[Any]):
 
     def get_durable_operation_backend(self) -> DurableOperationBackend[Options]:
         """Return what performs the units of the agent."""
-
         return _Steps(
             agent_name=self.name or "agent",
             config=RoleBasedOperationConfig(
