@@ -338,13 +338,15 @@ class AttemptSecrets:
         for key, data in staged.items():
             written = key.encode() + (data or b"")
             # nearly every write is done with here
-            found = anything or look(written)
-            if found or RUN in written.translate(RUNS):
-                self._refuse_written(key, data, written, secret=bool(found))
+            found, runs = anything or look(written), written.translate(RUNS)
+            if found or RUN in runs:
+                self._refuse_written(key, data, written, runs, secret=bool(found))
 
-    def _refuse_written(self, key: str, data: bytes | None, written: bytes, *, secret: bool) -> None:
+    def _refuse_written(
+        self, key: str, data: bytes | None, written: bytes, runs: bytes, *, secret: bool
+    ) -> None:
         """Raise `ContextError` when a write that may hold the key of the store, or a `secret`, holds it."""
-        if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
+        if self.run.reserved.holds_in(runs, written) and self.run.refuses(Code.SECRET_RESERVED):
             raise ContextError(
                 f"the context may not hold the key of the store, and {path_text([key])} holds it",
                 code=Code.SECRET_RESERVED,
