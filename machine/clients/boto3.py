@@ -274,11 +274,11 @@ class _Exchange:
                 raise error
             text = str(details.get("text", ""))
             if details["exception"] == "ReadTimeoutError":
-                raise urllib3.exceptions.ReadTimeoutError(None, url, text) from error
+                raise urllib3.exceptions.ReadTimeoutError(None, url, text) from error  # type: ignore[arg-type] # no pool
             raise urllib3.exceptions.ProtocolError(text) from error
 
         raw = urllib3.HTTPResponse(
-            body=AnswerFile(stream, failed),  # type: ignore[arg-type] # a file of the standard library
+            body=AnswerFile(stream, failed),
             headers=headers,
             status=said["status"],
             reason=said.get("reason"),

@@ -19,8 +19,8 @@ def connect(io: Any, opener: Callable[..., Any], args: tuple[Any, ...], options:
     if library is None:
         raise UsageError(
             f"{opener!r} opens no connection that can be recorded",
-            hint="give sqlite3.connect, psycopg.connect, psycopg.AsyncConnection.connect or duckdb.connect, or call "
-            "it in a step: io.step(function, ...)",
+            hint="give the `connect` of sqlite3, psycopg or duckdb, or that of psycopg.AsyncConnection; or call it "
+            "in a step: io.step(function, ...)",
         )
     if "sqlalchemy" in sys.modules:
         keep_recording("sqlalchemy")

@@ -24,7 +24,9 @@ from machine.clients.http_exchange import (
     answer_head,
     answered,
     broken,
+    led_elsewhere,
     recorded_request,
+    secrets_left_behind,
 )
 from machine.clients.recording import all_of, recorder, replaced
 from machine.clients.urllib3_bodies import AnswerFile, body_of, reader_of
@@ -114,11 +116,22 @@ class _Exchange:
             timeout = timeout.clone()
         timeouts = {"connect": _seconds(timeout.connect_timeout), "read": _seconds(timeout._read)}  # noqa: SLF001 - the part that was given
         request = recorded_request(self._method, self._url, self._headers, self._body, timeouts)
+        if (before := self._redirected_from()) is not None:
+            left = secrets_left_behind(self._io, request, before)
+            self._headers = [(name, value) for name, value in self._headers if name.lower() not in left]
+            self._options["headers"] = urllib3.HTTPHeaderDict(self._headers)
         try:
             stream = self._io.client_stream_blocking("http", request, self._open)
         except IoError as error:
             self._raise(error)
         return self._answer(stream)
+
+    def _redirected_from(self) -> str | None:
+        """Return the URL from which urllib3 has followed a redirect to another origin, None if it has not."""
+        for past in getattr(self._options.get("retries"), "history", ()):
+            if past.url and past.redirect_location and led_elsewhere(past.url, past.redirect_location):
+                return str(past.url)
+        return None
 
     async def _open(self, request: Mapping[str, Any]) -> Any:
         response = await in_caller(self._sent, request)

@@ -35,7 +35,7 @@ from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC, Ignore
 from machine.kernel.history import History
 from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
-from machine.kernel.transactions import SQL, Transactions, Unit
+from machine.kernel.transactions import Transactions, Unit
 from machine.secrets.format_1.placeholder import has_placeholder, stripped
 
 SHARED_PAST_ID: Final = "shared_past_id"
@@ -59,7 +59,7 @@ class SharedPast:
     """
 
     shut = False
-    """True for answers to a run that never goes outside, which may be given one by one."""
+    """True where what these facts do not answer is not made either."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class SharedPast:
     def _transactions(self) -> Transactions:
         found = Transactions()
         for entry in self.entries:
-            if isinstance(entry.event, FactRecorded) and entry.event.namespace == SQL:
+            if isinstance(entry.event, FactRecorded):
                 found.note(entry.event, entry.info)
             elif isinstance(entry.event, EffectIntended):
                 found.intend(entry.event, entry.info)

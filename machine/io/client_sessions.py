@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from machine.io.blocking_io import in_calling_thread
@@ -22,15 +23,13 @@ class ClientSessions(ClientCalls):
 
     @in_calling_thread
     def connect(self, opener: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """Open a connection to a database, as `opener(*args, **options)` would, and record what is done with it.
+        """Open a connection to a database as `opener(*args, **options)` would, and record what is done with it.
 
         `opener` is the function of the library: `sqlite3.connect`, `psycopg.connect`, `duckdb.connect`, or, to be
         awaited, `psycopg.AsyncConnection.connect`. Raises the library's own exceptions, and `UsageError` for
         another function.
         """
-        from machine.clients.dbapi_connection import connect  # noqa: PLC0415 - only those who use it pay for it
-
-        return connect(self, opener, args, options)
+        return import_module("machine.clients.dbapi_connection").connect(self, opener, args, options)
 
     def aiohttp_session(self, **options: Any) -> ClientSession:
         """Return an `aiohttp.ClientSession` of which every request is a recorded call of `http`.

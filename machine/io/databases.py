@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -12,12 +12,27 @@ from machine import canonical
 from machine.errors import Code, StateError
 from machine.events import EffectIntended, FactRecorded
 from machine.io.transaction_answers import Place, TransactionAnswers, told_apart
+from machine.kernel.history import History
 from machine.kernel.reuse import attempts_before
 from machine.kernel.transactions import EFFECT_KEY, SQL, Unit
+from machine.state import PlanState
 
-if TYPE_CHECKING:
-    from machine.io.attempt_scope import AttemptScope
-    from machine.io.call_identity import Call
+
+class Scope(Protocol):
+    """The attempt, as far as its databases need it."""
+
+    state: PlanState
+    attempt: int
+
+    @property
+    def log(self) -> Any:
+        """The destination of the events of the run."""
+        ...
+
+    @property
+    def keeps_all(self) -> bool:
+        """True when the state reuses every success of its earlier attempts."""
+        ...
 
 
 class Session(Protocol):
@@ -41,9 +56,9 @@ class Databases:
 
     sessions: list[Session] = attrs.field(factory=list)
     answers: TransactionAnswers = attrs.field(factory=TransactionAnswers)
-    """What earlier attempts answer."""
+    """The transactions of earlier attempts that have answered."""
     shared: TransactionAnswers = attrs.field(factory=TransactionAnswers)
-    """What the shared past of a fork answers."""
+    """The same in the shared past of a fork."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def add(self, session: Session) -> int:
@@ -52,14 +67,16 @@ class Databases:
             self.sessions.append(session)
             return len(self.sessions) - 1
 
-    def answer(self, scope: AttemptScope, call: Call) -> FactRecorded | None:
-        """Return the fact of an earlier attempt that answers a call of a transaction, or None."""
-        assert call.place is not None
-        fact = self.answers.answer(self._earlier(scope), call.place, call.digest)
-        return None if fact is None or told_apart(scope.log.history, fact, call.mac) else fact
+    def answer(self, scope: Scope, place: Place, digest: str, mac: str | None) -> FactRecorded | None:
+        """Return the fact of an earlier attempt that answers a call of a transaction, or None.
 
-    def _earlier(self, scope: AttemptScope) -> Iterator[Unit]:
-        history = scope.log.history
+        `digest` is of its request, `mac` the keyed hash of the one that is sent if that holds a secret.
+        """
+        fact = self.answers.answer(self._earlier(scope), place, digest)
+        return None if fact is None or told_apart(scope.log.history, fact, mac) else fact
+
+    def _earlier(self, scope: Scope) -> Iterator[Unit]:
+        history: History = scope.log.history
         within = attempts_before(history, scope.state.id, keeps_all=scope.keeps_all)
         return history.transactions.of(scope.state.id, within)
 
@@ -71,22 +88,22 @@ class Databases:
         found = self.answers.of(unit) or self.shared.of(unit)
         return found is not None and not found.wrote
 
-    def made_already(self, scope: AttemptScope, unit: str) -> bool:
+    def made_already(self, scope: Scope, unit: str) -> bool:
         """Say whether an earlier attempt has committed what a transaction has done, without having answered it."""
         own = scope.log.history.transactions.units.get((scope.state.id, scope.attempt, unit))
         digests = [fact.request_digest for fact in own.facts] if own is not None else []
         return self.answers.has_committed(self._earlier(scope), digests)
 
-    def key_of(self, scope: AttemptScope, unit: str) -> str:
+    def key_of(self, scope: Scope, unit: str) -> str:
         """Return the key that an effect leaves in its database: no other effect of any run ever has it."""
         history = scope.log.history
         return f"{history.run_id}@{history.started_ms}/{scope.state.id}/{scope.attempt}/{unit}"
 
-    def info(self, scope: AttemptScope, place: Place) -> dict[str, str]:
+    def info(self, scope: Scope, place: Place) -> dict[str, str]:
         """Return the info of the fact or the intent of a call at a place of a transaction."""
         return {**place.info(), **({EFFECT_KEY: self.key_of(scope, place.unit)} if place.keyed else {})}
 
-    def uncertain(self, scope: AttemptScope, database: str) -> list[tuple[EffectIntended, str]]:
+    def uncertain(self, scope: Scope, database: str) -> list[tuple[EffectIntended, str]]:
         """Return the effects of the state on a database whose outcome is unknown, each with the key it left."""
         keys = scope.log.history.transactions.effect_keys
         return [
@@ -97,7 +114,7 @@ class Databases:
             and canonical.decode(scope.log.load(intent.request_digest)).get("database") == database
         ]
 
-    def refuse_left_open(self, scope: AttemptScope) -> None:
+    def refuse_left_open(self, scope: Scope) -> None:
         """Raise `StateError` (`transaction_left_open`) if the handler returned before it ended a transaction."""
         names = [session.database for session in self.sessions if session.left_open]
         if names:

@@ -40,7 +40,7 @@ from machine.kernel.facts_with_ignored_parts import IgnoredParts
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
-from machine.kernel.transactions import SQL, Transactions
+from machine.kernel.transactions import Transactions
 
 COPIED: Final = "copied"
 """Marker in the info of an interrupted attempt that a fork copied: the driver that died was the parent's."""
@@ -285,8 +285,7 @@ class History:
         # a part of a stream that is made again replaces one that could not be opened
         self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
         self.ignored.note(event, entry.info)
-        if event.namespace == SQL:
-            self.transactions.note(event, entry.info)
+        self.transactions.note(event, entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -309,8 +308,7 @@ class History:
                 code=Code.LOG_DUPLICATE_FACT,
             )
         self.uncertain[event.key] = event
-        if event.namespace == SQL:
-            self.transactions.intend(event, entry.info)
+        self.transactions.intend(event, entry.info)
         self.states[event.state_id].failed_seq = None
         self.sent.setdefault((event.state_id, event.namespace, event.idempotency_key), event.request_digest)
 

@@ -1,7 +1,7 @@
 """The transactions of a run's databases: the facts of one are one unit, which answers a later attempt or does not.
 
 Folded from the `info` of facts and intents, where a fact names its unit. A unit counts once its end is recorded: a
-COMMIT, or the end of one that only read. One that was cut, or that wrote and was rolled back, answers nothing.
+COMMIT, or the end of one that only read. One that has no end, or that wrote and was rolled back, answers nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Transactions:
 
     units: dict[tuple[str, int, str], Unit] = attrs.field(factory=dict)
     effect_keys: dict[str, str] = attrs.field(factory=dict)
-    """What uncertain effects have written into the table of effects, by the keys of their facts."""
+    """The keys that uncertain effects have left in the table of effects, by those of their facts."""
     _commits: dict[str, Unit] = attrs.field(factory=dict)
     """The units whose COMMIT was intended, by the key of its fact."""
 
@@ -65,6 +65,8 @@ class Transactions:
 
     def intend(self, event: EffectIntended, info: Any) -> None:
         """Fold the intent of an effect, which of a unit is its COMMIT."""
+        if event.namespace != SQL:
+            return
         if isinstance(name := info.get(UNIT), str):
             self._commits[event.key] = self._unit(event.state_id, event.attempt, name)
         if isinstance(key := info.get(EFFECT_KEY), str):
@@ -72,6 +74,8 @@ class Transactions:
 
     def note(self, event: FactRecorded, info: Any) -> None:
         """Fold a fact. The outcome of a COMMIT counts whenever it becomes known."""
+        if event.namespace != SQL:
+            return
         unit = self._commits.get(event.key)
         if not event.unknown:
             self._commits.pop(event.key, None)

@@ -1,6 +1,6 @@
 """A plan whose handlers use DuckDB as any code does."""
 
-import datetime
+import datetime as dt
 import decimal
 import os
 import uuid
@@ -26,7 +26,7 @@ def write(ctx, io, rec):
             [
                 "ann",
                 decimal.Decimal("2.50"),
-                datetime.datetime(2026, 1, 2),
+                dt.datetime.fromisoformat("2026-01-02"),
                 uuid.UUID(int=5),
                 ["a"],
                 b"\0\xff",

@@ -1,6 +1,6 @@
 """A plan whose handlers use psycopg as any code does, blocking and asynchronous."""
 
-import datetime
+import datetime as dt
 import decimal
 import os
 import uuid
@@ -19,12 +19,12 @@ cut_at_commit.install(PsycopgLive, generator=True)
 
 plan = Plan("psycopg_client", clients=["psycopg"])
 DSN = os.environ.get("DSN", "postgresql://postgres@127.0.0.1:9/postgres")
-AT = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
+AT = dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.UTC)
 
 
 class Item:
-    def __init__(self, id, name):
-        self.id, self.name = id, name
+    def __init__(self, number, name):
+        self.number, self.name = number, name
 
 
 @plan.state("write.rows", side_effects="apply_side_effect", idempotency="rows")
@@ -33,7 +33,8 @@ def write(ctx, io, rec):
         with db.transaction():
             row = db.execute(
                 "INSERT INTO item (name, price, at, key, tags, data, info, span, address) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, '10.0.0.1') RETURNING name, price, at, key, tags, data, info, span, address",
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, '10.0.0.1') "
+                "RETURNING name, price, at, key, tags, data, info, span, address",
                 (
                     "ann",
                     decimal.Decimal("2.50"),
@@ -95,7 +96,7 @@ async def read(ctx, io, rec):
         ctx["names"] = [row[1] async for row in cursor]
         ctx["past"] = [await cursor.fetchone(), await cursor.fetchmany(2), await cursor.fetchall()]
         cursor = db.cursor(row_factory=class_row(Item))
-        await cursor.execute("SELECT id, name FROM item WHERE name = %s", ("ann",))
+        await cursor.execute("SELECT id AS number, name FROM item WHERE name = %s", ("ann",))
         ctx["item"] = (await cursor.fetchone()).name
         cursor = db.cursor(row_factory=namedtuple_row)
         await cursor.execute("SELECT count(*) AS many FROM item")

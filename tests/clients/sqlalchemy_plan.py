@@ -1,4 +1,4 @@
-"""A plan whose handlers use SQLAlchemy as any code does: engines of the module, models, sessions, both kinds of engine."""
+"""A plan whose handlers use SQLAlchemy as any code does: global engines, models, sessions."""
 
 import os
 

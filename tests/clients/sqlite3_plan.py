@@ -1,6 +1,6 @@
 """A plan whose handlers use sqlite3 as any code does."""
 
-import datetime
+import datetime as dt
 import os
 import sqlite3
 
@@ -51,7 +51,7 @@ def read(ctx, io, rec):
     ctx["rest"] = [row["name"] for row in cursor]
     ctx["past"] = [cursor.fetchone(), cursor.fetchmany(3), cursor.fetchall()]
     at = db.execute("""SELECT '2026-01-02' AS "at [date]" """).fetchone()[0]
-    ctx["date"] = (at - datetime.date(2026, 1, 1)).days
+    ctx["date"] = (at - dt.date(2026, 1, 1)).days
     try:
         db.execute("SELECT * FROM missing")
     except sqlite3.OperationalError as error:
