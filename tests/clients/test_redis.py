@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -527,3 +528,33 @@ def test_a_plan_without_redis_leaves_its_clients_alone(server, store):
     assert run_and_replay(handler, store, clients=()) == {"changed": False}
     assert not hasattr(redis.connection.AbstractConnection.send_packed_command, "__wrapped__")
     assert not hasattr(redis.retry.sleep, "__wrapped__")
+
+
+def test_clients_of_a_cluster_are_recorded(tmp_path, store):
+    with redis_server(tmp_path, "--cluster-enabled", "yes") as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while (
+                "cluster_state:ok" not in client.execute_command("CLUSTER", "INFO", NEVER_DECODE="").decode()
+            ):
+                time.sleep(0.02)
+
+        def handler(ctx, io, rec):
+            client = redis.cluster.RedisCluster("127.0.0.1", server.port, decode_responses=True)
+            ctx["n"] = client.incr("n")
+            ctx["found"] = client.pipeline().get("n").incr("n").execute()
+            client.close()
+
+        async def async_handler(ctx, io, rec):
+            client = redis.asyncio.cluster.RedisCluster("127.0.0.1", server.port, decode_responses=True)
+            ctx["m"] = await client.incr("m")
+            await client.aclose()
+
+        plan = Plan("redis_test", clients=["redis"])
+        plan.state("work.one", **EFFECTS)(handler)
+        plan.state("work.two", after=["work.one"], **EFFECTS)(async_handler)
+        result = run(plan, store=store)
+        assert result.context == {"n": 1, "found": ["1", 2], "m": 1}, result.error
+        server.stop()
+        replayed = replay(result.run_id, plan=plan, store=store)
+        assert replayed.identical, replayed.divergence
