@@ -530,6 +530,41 @@ def test_a_plan_without_redis_leaves_its_clients_alone(server, store):
     assert not hasattr(redis.retry.sleep, "__wrapped__")
 
 
+def test_an_option_that_there_is_not_is_refused(server, store):
+    def handler(ctx, io, rec):
+        with pytest.raises(UsageError, match="has no option 'writes'"):
+            redis.Redis(port=server.port).get("a")
+
+    run_and_replay(handler, store, clients=[record("redis", writes=["get"])])
+
+
+def test_an_effect_whose_answer_never_came_is_asked_about_and_not_sent_again(store):
+    arrived = []
+
+    async def handler(ctx, io, rec):
+        async with redis.asyncio.Redis(port=listening.getsockname()[1], protocol=2) as client:
+            await client.incr("n")
+
+    def serve():
+        connection, _ = listening.accept()
+        with connection:
+            while data := connection.recv(4096):
+                if b"INCRBY" in data:
+                    arrived.append(data)
+                else:
+                    connection.sendall(b"+OK\r\n" * data.count(b"*"))
+
+    plan = Plan("redis_test", clients=["redis"])
+    plan.state("work.it", **EFFECTS, on_uncertain="ask", timeout=0.3, retry=RetryPolicy(3))(handler)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        result = run(plan, store=store)
+        serving.join()
+    assert result.status == "suspended", result.error
+    assert len(arrived) == 1
+
+
 def test_clients_of_a_cluster_are_recorded(tmp_path, store):
     with redis_server(tmp_path, "--cluster-enabled", "yes") as server:
         with server.client() as client:
