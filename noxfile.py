@@ -150,7 +150,7 @@ def tests(session: nox.Session) -> None:
     """The test suite and the documents, on every supported interpreter this machine has."""
     if session.python == FOUND[0]:
         # the packages that handlers are tried to import first are installed once, and then none may be missing
-        session.install("-q", ".[test,imports]")
+        session.install("-q", ".[test,imports,clients]")
         pytest(session, *session.posargs, MACHINE_FIGHT_SECONDS="6", MACHINE_REQUIRE_PACKAGES="1")
         return
     session.install("-q", ".[test]")
@@ -168,7 +168,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def quick(session: nox.Session) -> None:
     """Run what does not take long of the test suite, on one interpreter: for while you work."""
-    session.install("-q", ".[test]")
+    session.install("-q", ".[test,clients]")
     pytest(session, "-m", "not slow", *session.posargs)
 
 
@@ -207,7 +207,7 @@ def coverage_report(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Every code block and every reference page of the documents, which are among the tests."""
-    session.install("-q", ".[test]")
+    session.install("-q", ".[test,clients]")
     pytest(session, "tests/docs")
 
 

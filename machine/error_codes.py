@@ -54,6 +54,13 @@ class Code(StrEnum):
     LOG_INDEX = "log_index"
     LOG_SUSPENDED = "log_suspended"
     INVALID_TRANSITION = "invalid_transition"
+    # databases
+    SQL_ERROR = "sql_error"
+    SQL_VALUE = "sql_value"
+    SQL_NOT_RECORDED = "sql_not_recorded"
+    TRANSACTION_CHANGED = "transaction_changed"
+    TRANSACTION_LEFT_OPEN = "transaction_left_open"
+    EFFECT_UNCERTAIN = "effect_uncertain"
     # the run
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
     RECOVERY_LIMIT = "recovery_limit"

@@ -189,14 +189,20 @@ class FactRecorded:
     @property
     def given_up(self) -> bool:
         """True when the handler cancelled the call, so that its outcome is still open."""
-        return isinstance(self.outcome, FactError) and self.outcome.error.code == Code.CALL_CANCELLED
+        return self._failed_with(Code.CALL_CANCELLED)
+
+    @property
+    def unknown(self) -> bool:
+        """True when nobody knows whether the effect happened: it was given up, or its answer was lost."""
+        return self.given_up or self._failed_with(Code.EFFECT_UNCERTAIN)
 
     @property
     def may_repeat(self) -> bool:
-        """True when the same attempt may make the call again: it was cancelled, or certainly did not happen."""
-        return self.given_up or (
-            isinstance(self.outcome, FactError) and self.outcome.error.code == Code.EFFECT_NOT_DONE
-        )
+        """True when a later fact of its attempt may say otherwise: it is unknown, or certainly did not happen."""
+        return self.unknown or self._failed_with(Code.EFFECT_NOT_DONE)
+
+    def _failed_with(self, code: str) -> bool:
+        return isinstance(self.outcome, FactError) and self.outcome.error.code == code
 
     @property
     def made_in(self) -> int | None:

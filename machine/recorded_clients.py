@@ -17,11 +17,17 @@ from machine.errors import Code, UsageError
 
 MODULES: Final[Mapping[str, str]] = {
     "aiohttp": "machine.clients.aiohttp",
+    "boto3": "machine.clients.boto3",
+    "botocore": "machine.clients.botocore",
     "grpc": "machine.clients.grpc",
     "httpx": "machine.clients.httpx",
     "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
     "urllib3": "machine.clients.urllib3",
+    "sqlite3": "machine.clients.sqlite3",
+    "psycopg": "machine.clients.psycopg",
+    "duckdb": "machine.clients.duckdb",
+    "sqlalchemy": "machine.clients.sqlalchemy",
 }
 """The module that records the clients of each library."""
 

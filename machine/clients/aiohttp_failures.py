@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
 
 from machine.clients.http_exchange import broken
 from machine.errors import Code, IoError
@@ -28,7 +29,7 @@ def failure_of(call: Mapping[str, Any], error: BaseException) -> IoError:
         more["resolving"] = True
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         more["text"] = str(error.certificate_error)
-    if isinstance(error, aiohttp.UnixClientConnectorError):
+    if isinstance(error, UnixClientConnectorError):
         more["path"] = error.path
     if isinstance(error, aiohttp.ClientResponseError):
         more |= {"status": error.status, "text": error.message}
@@ -106,7 +107,7 @@ def _disconnected(kind: type[aiohttp.ClientOSError]) -> _Make:
 
 def _unix_socket(request: aiohttp.ClientRequest, said: Mapping[str, Any]) -> BaseException:
     path = str(said.get("path", ""))
-    return aiohttp.UnixClientConnectorError(path, request.connection_key, _os_error(said))
+    return UnixClientConnectorError(path, request.connection_key, _os_error(said))
 
 
 _KINDS: Final[Mapping[str, _Make]] = {

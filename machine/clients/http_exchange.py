@@ -6,16 +6,18 @@ import functools
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from machine.clients.short_answers import short_or_opened
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, IoError
+from machine.io.client_calls import ClientCalls
 from machine.io.decompress import Decompressor, split_codings
 from machine.io.http import SHORT
 from machine.io.http_failures import failure
 from machine.io.http_message import checked_header, http_request, usual_reason
 from machine.io.left_out_headers import LEFT_OUT, judged, says_more
+from machine.io.redirect_secrets import origin_of, refused_redirect
 from machine.io.transport import Opened
 from machine.io.urls import public_url
 
@@ -62,6 +64,34 @@ def recorded_request(
             if isinstance(seconds, int | float) and 0 <= seconds <= LONGEST_SECONDS
         },
     )
+
+
+def led_elsewhere(url: str, to: str) -> bool:
+    """Say whether a redirect from one URL leads to another origin."""
+    return origin_of(_Parts(url)) != origin_of(_Parts(urljoin(url, to)))
+
+
+class _Parts:
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.scheme, self.host, self.port = parts.scheme, parts.hostname or "", parts.port
+
+
+def secrets_left_behind(io: ClientCalls, message: dict[str, Any], url: str) -> frozenset[str]:
+    """Return the headers with secrets that a request lacks which was redirected from `url` to another origin.
+
+    Cookies are those of the client's jar, which knows where they go. Raises `TransportError`
+    (`http_redirect_refused`) if the body holds a secret.
+    """
+    found = io.sensitive(message)
+    if found.body:
+        raise refused_redirect(message["method"], url, message["url"])
+    left: frozenset[str] = (found.headers & message.get("headers", {}).keys()) - {"cookie"}
+    for name in left:
+        del message["headers"][name]
+    if not message.get("headers", True):
+        del message["headers"]
+    return left
 
 
 def added_headers(request: Mapping[str, Any], own: Iterable[str]) -> dict[str, str]:

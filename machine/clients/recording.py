@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -20,13 +20,16 @@ from machine.errors import Code, StateError
 from machine.io.client_calls import ClientCalls
 from machine.recorded_clients import Clients, module_of
 from machine.watch.code_owner import CALLER, RunningStep
+from machine.watch.threads_and_programs import follow_callers
+
+Patch: TypeAlias = Callable[[], Callable[[], None]]
 
 _lock: Final = threading.Lock()
-_users: Final[Counter[str]] = Counter()
-"""The number of runs for which each library is changed."""
+_users: Final[Counter[Patch]] = Counter()
+"""The number of runs for which each change is in place: two names may stand for one."""
 _replays: Final[list[_Replay]] = []
 _kept: Final[set[str]] = set()
-_undo: Final[dict[str, Callable[[], None]]] = {}
+_undo: Final[dict[Patch, Callable[[], None]]] = {}
 
 
 _explicit: Final[ContextVar[ClientCalls | None]] = ContextVar("machine_recorded_by", default=None)
@@ -94,8 +97,10 @@ def recording(clients: Clients, *, live: bool = True) -> Iterator[None]:
 
     Unless the run is `live`, a call of such a client that comes from nowhere is refused.
     """
-    begun: list[str] = []
+    begun: list[Patch] = []
     replay: _Replay | None = None
+    if clients:
+        follow_callers()  # a library may make its calls in threads of its own
     try:
         if clients and not live:
             others = frozenset(thread.ident for thread in threading.enumerate())
@@ -103,23 +108,25 @@ def recording(clients: Clients, *, live: bool = True) -> Iterator[None]:
             _replays.append(replay)
         for name in clients:
             with _lock:
-                _begin(name)
-            begun.append(name)
+                begun.append(_begin(name))
         yield
     finally:
         if replay is not None:
             _replays.remove(replay)
-        for name in begun:
+        for patch in begun:
             with _lock:
-                _users[name] -= 1
-                if not _users[name]:
-                    _undo.pop(name)()
+                _users[patch] -= 1
+                if not _users[patch]:
+                    _undo.pop(patch)()
 
 
-def _begin(name: str) -> None:
-    if not _users[name]:
-        _undo[name] = module_of(name).patch()
-    _users[name] += 1
+def _begin(name: str) -> Patch:
+    """Change a library, unless it is changed, and return what changes it."""
+    patch: Patch = module_of(name).patch
+    if not _users[patch]:
+        _undo[patch] = patch()
+    _users[patch] += 1
+    return patch
 
 
 def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], None]:

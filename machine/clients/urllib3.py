@@ -7,10 +7,9 @@ the pool receives the recorded answer or failure, so that retries, redirects and
 from __future__ import annotations
 
 import http.client
-import io as io_module
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -25,9 +24,12 @@ from machine.clients.http_exchange import (
     answer_head,
     answered,
     broken,
+    led_elsewhere,
     recorded_request,
+    secrets_left_behind,
 )
 from machine.clients.recording import all_of, recorder, replaced
+from machine.clients.urllib3_bodies import AnswerFile, body_of, reader_of
 from machine.errors import Code, IoError
 from machine.io.client_calls import BlockingStream, ClientCalls
 from machine.io.volatile_answer_headers import lasting
@@ -36,7 +38,6 @@ from machine.io.waiting_thread import in_caller
 NAMES: Final = ("urllib3", "requests", "boto3")
 """The libraries whose requests a connection pool of urllib3 makes."""
 
-_PIECE: Final = 64 * 1024
 _BODILESS: Final = frozenset({204, 304})
 
 _CODES: Final[Mapping[str, Code]] = {
@@ -104,7 +105,7 @@ class _Exchange:
         self._decodes = "gzip" in ",".join(
             accepted
         )  # otherwise the bytes of the resource itself are requested
-        self._body = _whole(self._options.get("body"))
+        self._body = body_of(self._options.get("body"))
         absolute = "://" in self._target.partition("?")[0]
         self._url = self._target if absolute else f"{pool.scheme}://{_location(pool)}{self._target}"
 
@@ -115,11 +116,22 @@ class _Exchange:
             timeout = timeout.clone()
         timeouts = {"connect": _seconds(timeout.connect_timeout), "read": _seconds(timeout._read)}  # noqa: SLF001 - the part that was given
         request = recorded_request(self._method, self._url, self._headers, self._body, timeouts)
+        if (before := self._redirected_from()) is not None:
+            left = secrets_left_behind(self._io, request, before)
+            self._headers = [(name, value) for name, value in self._headers if name.lower() not in left]
+            self._options["headers"] = urllib3.HTTPHeaderDict(self._headers)
         try:
             stream = self._io.client_stream_blocking("http", request, self._open)
         except IoError as error:
             self._raise(error)
         return self._answer(stream)
+
+    def _redirected_from(self) -> str | None:
+        """Return the URL from which urllib3 has followed a redirect to another origin, None if it has not."""
+        for past in getattr(self._options.get("retries"), "history", ()):
+            if past.url and past.redirect_location and led_elsewhere(past.url, past.redirect_location):
+                return str(past.url)
+        return None
 
     async def _open(self, request: Mapping[str, Any]) -> Any:
         response = await in_caller(self._sent, request)
@@ -129,7 +141,7 @@ class _Exchange:
         head = answer_head(
             response.status, self._url, headers, response.reason, decoded=self._decodes and has_body
         )
-        read = partial(in_caller, _reader(response))
+        read = partial(in_caller, reader_of(response))
         close = partial(in_caller, response.close)
         undone = codings if self._decodes else ()
         body = AnswerBody(read, close, partial(self._failed, request), undone)
@@ -190,7 +202,7 @@ class _Exchange:
             shown = lasting(value, date) if name == "set-cookie" else value
             headers.add(name, shown)
             message.add_header(name, shown)
-        body = _Body(stream, self._raise)
+        body = AnswerFile(stream, self._raise)
         options = self._options
         return urllib3.HTTPResponse(
             body=body,
@@ -211,62 +223,10 @@ class _Exchange:
         )
 
 
-class _Body(io_module.RawIOBase):
-    """The body of an answer as a file."""
-
-    def __init__(self, stream: BlockingStream, failed: Callable[[IoError], NoReturn]) -> None:
-        self._stream = stream
-        self._failed = failed
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, amount: int | None = -1) -> bytes:
-        """Return so many bytes, fewer at the end; all of them without a number."""
-        if amount is None or amount < 0:
-            parts = [self._rest]
-            while piece := self._next():
-                parts.append(piece)
-            self._rest = b""
-            return b"".join(parts)
-        while len(self._rest) < amount and (piece := self._next()):
-            self._rest += piece
-        found, self._rest = self._rest[:amount], self._rest[amount:]
-        return found
-
-    def read1(self, amount: int | None = -1) -> bytes:
-        """Return what is there, at least one byte unless the body has ended."""
-        self._rest = self._rest or self._next()
-        most = len(self._rest) if amount is None or amount < 0 else amount
-        found, self._rest = self._rest[:most], self._rest[most:]
-        return found
-
-    def readinto(self, buffer: Any) -> int:
-        found = self.read1(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
-
-    def isclosed(self) -> bool:
-        """Say whether there is nothing more to read."""
-        return self.closed or (self._stream.ended and not self._rest)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._stream.close()
-        super().close()
-
-    def _next(self) -> bytes:
-        try:
-            return self._stream.next() or b""
-        except IoError as error:
-            self._failed(error)
-
-
 class _Original:
     """The message of the standard library from which cookies are read."""
 
-    def __init__(self, message: http.client.HTTPMessage, body: _Body) -> None:
+    def __init__(self, message: http.client.HTTPMessage, body: AnswerFile) -> None:
         self.msg = message
         self._body = body
 
@@ -275,31 +235,6 @@ class _Original:
 
     def close(self) -> None:
         self._body.close()
-
-
-def _reader(response: Any) -> Callable[[], bytes]:
-    if response.chunked and response.supports_chunked_reads():
-        chunks = response.read_chunked(decode_content=False)
-        return lambda: next(chunks, b"")
-    return lambda: response.read1(_PIECE)
-
-
-def _whole(body: Any) -> bytes | None:
-    """Return the body of a request as bytes; one that is read or iterated is read to its end."""
-    if body is None or isinstance(body, bytes):
-        return body
-    if isinstance(body, str):
-        return body.encode("utf-8")
-    if isinstance(body, bytearray | memoryview):
-        return bytes(body)
-    read = getattr(body, "read", None)
-    if read is not None:
-        return _bytes(read())
-    return b"".join(_bytes(part) for part in body) if isinstance(body, Iterable) else bytes(body)
-
-
-def _bytes(part: Any) -> bytes:
-    return part.encode("utf-8") if isinstance(part, str) else bytes(part)
 
 
 def _text(value: str | bytes) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import anyio
@@ -122,6 +123,7 @@ class Attempts:
                         scope.limit.deadline = anyio.current_time() + 2 * seconds
                         self._patient_until = due + seconds
                     outcome = await self._work(scope, ctx, io, rec, cancellations)
+                scope.databases.refuse_left_open(scope)
                 if not self._cut(scope, cancellations):
                     scope.returned = self.live
                     return scope, outcome
@@ -155,16 +157,21 @@ class Attempts:
                 await io.end()
             scope.closed = True
 
-    async def _work(
+    def _work(
         self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         state = scope.state
-        if state.meta.reconcile is not None:
-            checkpoint_id = self.log.history.checkpoint or ""
-            await reconcile(scope, io, self.runner, lambda: self.base(state.id, checkpoint_id))
-        return await self.runner.call(
+        call = self.runner.call(
             scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
         )
+        return call if state.meta.reconcile is None else self._reconciled(scope, io, call)
+
+    async def _reconciled(self, scope: AttemptScope, io: IoProvider, call: Coroutine[Any, Any, Any]) -> Any:
+        """Clear up what earlier attempts have left uncertain, then make the call."""
+        state_id, checkpoint_id = scope.state.id, self.log.history.checkpoint or ""
+        with contextlib.closing(call):
+            await reconcile(scope, io, self.runner, lambda: self.base(state_id, checkpoint_id))
+            return await call
 
     def _cut(self, scope: AttemptScope, cancellations: Cancellations) -> bool:
         """Say whether the engine interrupted an attempt, even if its handler then returned or raised an error.

@@ -20,6 +20,7 @@ import anyio
 from machine.events import Artifact
 from machine.ids import RunId
 from machine.io.attempt_scope import running_tasks
+from machine.io.handler_tasks import tasks_made
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
 
@@ -50,6 +51,8 @@ class CommitQueue:
         it."""
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._resting = self._stopping = False
+        self._alone_since: int | None = None
+        """The number of tasks made when the run's own was found to be the only one."""
         self._thread: threading.Thread | None = None
 
     def add(
@@ -82,7 +85,7 @@ class CommitQueue:
         seq = self._queued if seq is None else seq
         if seq <= self.written:
             return
-        if not self._store.write_behind or len(running_tasks()) == 1:
+        if not self._store.write_behind or self._is_alone():
             with self.stalls:
                 self.flush()
             return
@@ -93,6 +96,15 @@ class CommitQueue:
         await _whatever_is_cancelled(future)
         if self.written < seq and self.failure is not None:
             raise self.failure
+
+    def _is_alone(self) -> bool:
+        """Say whether this task has the event loop for itself, as it has until another task is made."""
+        made = tasks_made()
+        if made is None or made != self._alone_since:
+            if len(running_tasks()) > 1:
+                return False
+            self._alone_since = made
+        return True
 
     def flush(self) -> None:
         """Commit the queue in this thread. Raises what the store raised, now or before."""

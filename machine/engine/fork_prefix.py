@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from machine import canonical, codec
@@ -35,6 +35,7 @@ from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC, Ignore
 from machine.kernel.history import History
 from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC, SECRET_PAYLOAD
+from machine.kernel.transactions import Transactions, Unit
 from machine.secrets.format_1.placeholder import has_placeholder, stripped
 
 SHARED_PAST_ID: Final = "shared_past_id"
@@ -56,6 +57,9 @@ class SharedPast:
     whose outcome was replaced, and `load` returns the bytes of artifacts. `copied` and `taken` map seqs of the
     fork's events to the seqs of the copied and the reused entries.
     """
+
+    shut = False
+    """True where what these facts do not answer is not made either."""
 
     def __init__(
         self,
@@ -203,6 +207,35 @@ class SharedPast:
         if call.effect and len(macs) == 1 and not comparable(mac, *macs):
             return like
         return [item for item in like if known.get(item[0]) == mac]
+
+    def transactions(self, state_id: str) -> Iterable[Unit]:
+        """Return the transactions of a state on databases that lie in this past as a whole, in order.
+
+        One with an overridden fact answers nothing.
+        """
+        return (
+            unit
+            for (state, _, _), unit in self._transactions.units.items()
+            if state == state_id and not any(self.seq_of(fact) in self.overridden for fact in unit.facts)
+        )
+
+    @functools.cached_property
+    def _transactions(self) -> Transactions:
+        found = Transactions()
+        for entry in self.entries:
+            if isinstance(entry.event, FactRecorded):
+                found.note(entry.event, entry.info)
+            elif isinstance(entry.event, EffectIntended):
+                found.intend(entry.event, entry.info)
+        return found
+
+    @functools.cached_property
+    def _seqs(self) -> Mapping[tuple[str, int], int]:
+        return {(fact.key, fact.attempt): seq for seq, fact in self._facts}
+
+    def seq_of(self, fact: FactRecorded) -> int:
+        """Return the seq of a fact of a transaction."""
+        return self._seqs[fact.key, fact.attempt]
 
     def ambiguous(self, call: Call, state_id: str) -> bool:
         """Say whether a recorded effect differs from a call only in its secrets."""

@@ -135,8 +135,8 @@ class LiveLog:
 
     def outside(self, graph: Graph) -> Outside:
         """Return the plan as given, and whether the run was cancelled or has lost secrets that it needs."""
-        lost = bool(self._lost_seals) and bool(wanted(self.history, self._lost_seals))
-        return Outside(graph, self._control.cancelling, secrets_lost=lost)
+        lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
+        return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
 
     def carry(self, decision: EnterState) -> bool:
         """Return False: a live run has no recorded entries ahead of it."""

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import attrs
 
-from machine import codec
+from machine import canonical, codec
 from machine.config import IoMode
 from machine.engine import run_reader
 from machine.engine.driver_protocols import Opening
@@ -33,11 +33,13 @@ from machine.events import (
     StateFailed,
 )
 from machine.ids import RESERVED_FACT_PREFIX, RunId
-from machine.io.attempt_scope import Payloads, stored_seal
+from machine.io.attempt_scope import stored_seal
 from machine.io.call_identity import Call, path_key
 from machine.kernel.history import History
 from machine.kernel.linearize import one_after_another
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.transactions import Unit
+from machine.secrets.placeholder import MARK, sources_in
 from machine.stores.base import Store
 
 FACTS_FROM: Final = "facts_from"
@@ -72,10 +74,9 @@ class RecordedAnswers(SharedPast):
     With `effects` an effect is answered too. A run that is `shut` never goes outside. `kept` is as in `FactsFrom`.
     """
 
-    effects: bool = False
-    shut: bool = False
-    kept: bool = True
-    run_id: str = ""
+    effects = False
+    kept = True
+    run_id = ""
 
     def answer(
         self, call: Call, state_id: str, *, keeps_all: bool, alike: int
@@ -92,6 +93,13 @@ class RecordedAnswers(SharedPast):
             return self._under(like, state_id)
         return self._nth(call, like, state_id, None, keeps_all=keeps_all)
 
+    def transactions(self, state_id: str) -> Iterator[Unit]:
+        """Yield the transactions that may answer: one that wrote is an effect."""
+        attempts = self._attempts(state_id)
+        for unit in super().transactions(state_id):
+            if unit.attempt in attempts and (self.effects or not unit.wrote):
+                yield unit
+
     def given_up(self, call: Call, state_id: str) -> bool:
         """Say whether the recorded handler gave up a call, so that it has no answer."""
         attempts, key = self._attempts(state_id), call.key
@@ -99,6 +107,15 @@ class RecordedAnswers(SharedPast):
             number = key.rpartition("/")[2]
             key = path_key(state_id, attempts[-1], call.namespace, call.digest, number)
         return any(fact.given_up and fact.key == key for _, fact in self._like(call, state_id))
+
+    def has_placeholder(self, fact: FactRecorded) -> bool:
+        """Say whether an answer has the placeholder of a secret."""
+        outcome = fact.outcome
+        if not isinstance(outcome, FactValue) or MARK.encode() not in (
+            data := self._load(outcome.payload_id)
+        ):
+            return False
+        return any(True for _ in sources_in(canonical.decode_stored(outcome.payload_id, data)))
 
     def asked_in(self, state_id: str, namespace: str) -> int:
         """Return how many calls of a namespace a state made in the recording."""
@@ -114,6 +131,10 @@ class RecordedAnswers(SharedPast):
         del call, state_id
         return False
 
+    def was_effect(self, key: str) -> bool:
+        """Say whether an effect was intended under a key, or for the same request in another attempt."""
+        return _without_attempt(key) in {_without_attempt(intent.key) for intent in self._intents}
+
     def sent(self, state_id: str, namespace: str, idempotency_key: str) -> str | None:
         """Return None: the new run sends effects of its own."""
         del state_id, namespace, idempotency_key
@@ -127,11 +148,7 @@ class RecordedAnswers(SharedPast):
         return rounds[number] if number < len(rounds) else []
 
     def artifacts(self, store: Store) -> Iterator[Artifact]:
-        """Yield the artifacts that these facts name and `store` does not have, and this past itself."""
-        data = self.to_bytes()
-        payloads = Payloads()
-        payloads.add(ArtifactKind.SHARED_PAST, data)
-        yield from payloads.items.values()
+        """Yield the artifacts that these facts name and `store` does not have, and their seals."""
         for artifact_id, kind in dict(_named(self.entries)).items():
             if not store.exists(artifact_id):
                 yield Artifact(artifact_id, kind, self._load(artifact_id))
@@ -152,11 +169,11 @@ def prepared(
         given = FactsFrom(RunId(given))  # type: ignore[arg-type]  # it refuses what is no text
     shut = given.shut or opening.manifest.run_config.io_mode is IoMode.REPLAY
     past, share = answers_of(given, store, effects=effects, shut=shut)
+    opening.payloads.items.update({artifact.id: artifact for artifact in past.artifacts(store)})
     if not past.kept:
         return past, share, opening
-    made = {artifact.id: artifact for artifact in past.artifacts(store)}
-    opening.payloads.items.update(made)
-    info = {**opening.info, FACTS_FROM: past.run_id, FACTS_FROM_ID: next(iter(made))}
+    past_id = opening.payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
+    info = {**opening.info, FACTS_FROM: past.run_id, FACTS_FROM_ID: past_id}
     if effects == "recorded":
         info[FACTS_EFFECTS] = effects
     return past, share, attrs.evolve(opening, info=info)
@@ -210,6 +227,11 @@ def _named(entries: Sequence[Entry]) -> Iterator[tuple[str, ArtifactKind]]:
             yield event.request_digest, ArtifactKind.FACT_REQUEST
         if isinstance(event, FactRecorded) and isinstance(event.outcome, FactValue):
             yield event.outcome.payload_id, ArtifactKind.FACT_PAYLOAD
+
+
+def _without_attempt(key: str) -> str:
+    state_id, _, rest = key.partition("/")
+    return f"{state_id}{rest.partition('/')[2]}" if key.startswith(RESERVED_FACT_PREFIX) else key
 
 
 def is_missing(fact: FactRecorded) -> bool:

@@ -133,7 +133,7 @@ async def run(
     config = config or _default_config()
     check_startable(config, facts=facts_from is not None)
     check_skip_tags(graph, config)
-    chosen = str(RunId(run_id)) if run_id is not None else str(new_run_id())
+    chosen = str(new_run_id() if run_id is None else RunId(run_id))
     watched = Watched(
         Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
     )
@@ -343,7 +343,7 @@ async def drive(
         "second": second,
     }
     log, provider = log_and_io(past, graph, store, keeper.run_id, **options)
-    async with opened(config, watched.provided.transports) as by_namespace:
+    async with opened(config, watched.provided.transports, shut=past is not None and past.shut) as served:
         try:
             if begin is not None:
                 begin(log)
@@ -354,7 +354,7 @@ async def drive(
                 config=config,
                 log=log,
                 provider=provider,
-                transports=by_namespace,
+                transports=served,
                 catalogue=watched.provided.catalogue,
                 reporter=watched.reporter,
                 live=True,

@@ -22,7 +22,7 @@ from machine.io.files import FileTransport
 from machine.io.http import HttpTransport
 from machine.io.secret import SecretTransport
 from machine.io.step_transport import StepTransport
-from machine.io.transport import AbsentTransport, Transport, Transports
+from machine.io.transport import AbsentTransport, BaseTransport, Transport, Transports
 
 _CLOSING_SECONDS: Final = 10.0
 """Seconds that a transport may take to close."""
@@ -63,16 +63,24 @@ def serves(prefixes: Container[str], namespace: str) -> bool:
 
 
 @asynccontextmanager
-async def opened(config: RunConfig, own: Transports) -> AsyncIterator[Mapping[str, Transport]]:
+async def opened(
+    config: RunConfig, own: Transports, *, shut: bool = False
+) -> AsyncIterator[Mapping[str, Transport]]:
     """Yield the transports by namespace prefix, and close at the end those that were made here.
 
+    With `shut` none is made: no call will be performed.
     A transport object that the user gave stays open: it belongs to the user. Raises `RunError`
     (`io_transport_failed`) when a function that makes a transport fails.
     """
+    if shut:
+        yield unopened(config, own, ())
+        return
     async with AsyncExitStack() as stack:
         by_namespace = {name: make(config) for name, make in _STANDARD.items()}
         for transport in by_namespace.values():
-            stack.push_async_callback(transport.aclose)
+            closing: Any = type(transport).aclose
+            if closing is not BaseTransport.aclose:  # which does nothing: most of them hold nothing open
+                stack.push_async_callback(transport.aclose)
         for namespace, given in own.items():
             if isinstance(given, Transport):
                 by_namespace[namespace] = given

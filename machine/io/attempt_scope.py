@@ -19,6 +19,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
+from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
@@ -181,6 +182,8 @@ class AttemptScope:
     """The stored ends of sleeps, in a run that really sleeps."""
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
+    databases: Databases = attrs.field(factory=Databases)
+    """The connections of the attempt to databases."""
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
     loop: EventLoopToken | None = None

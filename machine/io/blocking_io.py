@@ -5,10 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio import from_thread
 from anyio.lowlevel import EventLoopToken
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def in_calling_thread(method: F) -> F:
+    """Mark a method that a plain handler's own thread has to run, and which itself goes to the event loop."""
+    method.__in_calling_thread__ = True  # type: ignore[attr-defined]  # functions take any attribute
+    return method
 
 
 class Blocking:
@@ -26,7 +34,7 @@ class Blocking:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._target, name)
-        if not callable(attribute):
+        if not callable(attribute) or getattr(attribute, "__in_calling_thread__", False):
             return attribute
         run: Callable[..., Any] = (
             from_thread.run if inspect.iscoroutinefunction(attribute) else from_thread.run_sync

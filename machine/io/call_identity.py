@@ -11,6 +11,7 @@ from machine.errors import OtherIoError
 from machine.events import Artifact, ArtifactKind
 from machine.ids import RESERVED_FACT_PREFIX, piece_key
 from machine.io.attempt_scope import Payloads
+from machine.io.transaction_answers import Place
 from machine.secrets.stored_call import Asked
 
 
@@ -44,6 +45,8 @@ class Call:
     """The error of a call that must not be made."""
     keeps_all: bool = False
     """True when the success of any earlier attempt answers it, False when those since the last failed one do."""
+    place: Place | None = None
+    """The place of a call in a transaction of a database."""
     part: Part | None = None
     """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
 

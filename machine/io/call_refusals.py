@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from machine.errors import Code, OtherIoError, StateError
+from machine.events import EffectIntended
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.kernel.context import MAX_VALUE_BYTES
@@ -107,6 +108,18 @@ def ambiguous(call: Call) -> OtherIoError:
         code=Code.AMBIGUOUS_SECRET,
         hint="after a crash nobody could tell which was made: give each a fact_key, or read the secrets with "
         "io.secret under names of their own",
+    )
+
+
+def uncertain_effect(scope: AttemptScope, intent: EffectIntended) -> StateError:
+    """Return the error of an effect on a database which a crash may have hidden, and of which that holds no key."""
+    return StateError(
+        f"an effect of {scope.state.id} on a database may have happened before a crash, which the database "
+        "cannot say",
+        code=Code.EFFECT_UNCERTAIN,
+        details={"key": intent.key},
+        hint="see what is there, and say so with `machine resolve`; let the database's user make the table "
+        "machine_effects, and the next crash is cleared up without you",
     )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+import attrs
 from anyio import from_thread
 
 from machine.errors import Code, StateError
-from machine.events import FactRecorded
+from machine.events import EffectIntended, FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.io.client_work import ClientWork, performing, whole_of
@@ -23,6 +24,7 @@ from machine.io.redirect_secrets import Sensitive
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import at_once
 from machine.io.streamed_answer import CallStream, UnrecordedStream
+from machine.io.transaction_answers import Place
 from machine.io.transport import Opened
 from machine.io.waiting_thread import WaitingThread, in_caller
 from machine.recorded_clients import Clients
@@ -86,17 +88,23 @@ class ClientCalls(ABC):
         request: Any,
         send: Callable[[Any], Awaitable[Any]],
         rules: RequestRules | None = None,
+        place: Place | None = None,
     ) -> Any:
         """Record a call that `send` performs, and return the recorded response.
 
-        `send` gets the request as it is to be sent and returns the response, both JSON. Raises the recorded
-        `IoError` if that raised one.
+        `send` gets the request as it is to be sent and returns the response, both JSON. `place` is that of the call
+        in a transaction. Raises the recorded `IoError` if that raised one.
         """
         with unguarded(), performing(ClientWork(namespace, send)):
-            return self._whole(await self._fact(self._client(namespace, request, rules))).response
+            return self._whole(await self._fact(self._client(namespace, request, rules, place))).response
 
     def client_call_blocking(
-        self, namespace: str, request: Any, send: Callable[[Any], Any], rules: RequestRules | None = None
+        self,
+        namespace: str,
+        request: Any,
+        send: Callable[[Any], Any],
+        rules: RequestRules | None = None,
+        place: Place | None = None,
     ) -> Any:
         """Record a call as `client_call` does, in any thread: `send` is called in the thread that calls this.
 
@@ -104,10 +112,10 @@ class ClientCalls(ABC):
         """
         asynchronous = partial(in_caller, send)
         if not self.stops_the_loop():
-            return self.in_thread(partial(self.client_call, namespace, request, asynchronous, rules))
+            return self.in_thread(partial(self.client_call, namespace, request, asynchronous, rules, place))
         with unguarded(), performing(ClientWork(namespace, asynchronous)):
             self._refuse_effect(namespace, request)
-            call = self._client(namespace, request, rules)
+            call = self._client(namespace, request, rules, place)
             return self._whole(self._fact_at_once(call)).response
 
     async def client_stream(
@@ -146,6 +154,27 @@ class ClientCalls(ABC):
             answer = self._whole(self._fact_at_once(call)).response
         return BlockingStream(self, UnrecordedStream(namespace, answer))
 
+    @abstractmethod
+    async def look_up_effect(
+        self, intent: EffectIntended, look_up: Callable[[], Awaitable[Mapping[str, Any]]]
+    ) -> None:
+        """Record what became of an effect on a database that a crash may have hidden.
+
+        `look_up` says whether that is `known`, whether the effect was `done`, and with which `response`. Raises
+        `StateError` (`effect_uncertain`) where it is not known.
+        """
+
+    def look_up_effect_blocking(
+        self, intent: EffectIntended, look_up: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Record what became of an effect as `look_up_effect` does, in any thread."""
+        looking = partial(self.look_up_effect, intent, partial(in_caller, look_up))
+        if not self.stops_the_loop():
+            self.in_thread(looking)
+            return
+        with unguarded():
+            at_once(looking())
+
     def stops_the_loop(self) -> bool:
         """Say whether this code runs on the thread of the event loop, which has to answer it."""
         return threading.get_ident() == self._scope.thread
@@ -170,10 +199,13 @@ class ClientCalls(ABC):
                 "asynchronous client of its library",
             )
 
-    def _client(self, namespace: str, request: Any, rules: RequestRules | None) -> Call:
+    def _client(
+        self, namespace: str, request: Any, rules: RequestRules | None, place: Place | None = None
+    ) -> Call:
         self._scope.check_open("called", namespace)
         follow_callers()
-        return self._identify(namespace, request, None, rules=rules)
+        call = self._identify(namespace, request, None, rules=rules)
+        return call if place is None else attrs.evolve(call, place=place)
 
 
 class BlockingStream:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from machine.io.blocking_io import in_calling_thread
 from machine.io.client_calls import ClientCalls
 from machine.recorded_clients import module_of
 
@@ -19,13 +21,37 @@ Made = TypeVar("Made")
 class ClientSessions(ClientCalls):
     """The part of an `io` that makes clients whose every call it records."""
 
+    @in_calling_thread
+    def connect(self, opener: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Open a connection to a database as `opener(*args, **options)` would, and record what is done with it.
+
+        `opener` is the function of the library: `sqlite3.connect`, `psycopg.connect`, `duckdb.connect`, or, to be
+        awaited, `psycopg.AsyncConnection.connect`. Raises the library's own exceptions, and `UsageError` for
+        another function.
+        """
+        return import_module("machine.clients.dbapi_connection").connect(self, opener, args, options)
+
     def aiohttp_session(self, **options: Any) -> ClientSession:
         """Return an `aiohttp.ClientSession` of which every request is a recorded call of `http`.
 
-        `options` are those of `aiohttp.ClientSession`. Raises `UsageError` (`client_not_installed`) without aiohttp.
+        `options` are those of that class. Raises `UsageError` (`client_not_installed`) without aiohttp.
         """
         made: ClientSession = module_of("aiohttp").session(self, options)
         return made
+
+    def boto3_client(self, service: str, **options: Any) -> Any:
+        """Return a boto3 client of a service, of which every request is a recorded call of `http`.
+
+        `options` are those of `boto3.client`. Raises `UsageError` (`client_not_installed`) without boto3.
+        """
+        return module_of("boto3").client(self, service, options)
+
+    def botocore(self, session: Any) -> Any:
+        """Record the clients that a session of botocore or boto3 makes from now on, and return the session.
+
+        Raises `UsageError` (`client_not_installed`) without botocore.
+        """
+        return module_of("boto3").record_session(self, session)
 
     def requests_session(self) -> Session:
         """Return a `requests.Session` of which every request is a recorded call of `http`.

@@ -14,7 +14,7 @@ from machine.io.stream_end import whole_answer
 from machine.io.transport import BaseTransport, Opened
 from machine.watch.code_owner import RunningStep, called_by
 
-CLIENT_NAMESPACES: Final = ("sql", "redis", "grpc", "websocket")
+CLIENT_NAMESPACES: Final = ("sql", "redis", "grpc", "websocket", "aws.settings")
 """The namespaces of clients whose protocol no other namespace has."""
 
 IDEMPOTENCY_KEY: Final = "idempotency_key"
@@ -53,6 +53,24 @@ def performing(work: ClientWork) -> Iterator[None]:
         yield
     finally:
         _performing.reset(token)
+
+
+_only_reads: Final[ContextVar[bool]] = ContextVar("machine_only_reads", default=False)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Declare that the calls of clients in this context change nothing outside, whatever their method."""
+    token = _only_reads.set(True)
+    try:
+        yield
+    finally:
+        _only_reads.reset(token)
+
+
+def only_reads() -> bool:
+    """Say whether the call of this context is declared to change nothing outside."""
+    return _only_reads.get()
 
 
 def client_work(namespace: str) -> ClientWork | None:

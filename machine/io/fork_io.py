@@ -6,7 +6,7 @@ effect in the shared past is never sent again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from machine import canonical
@@ -18,6 +18,7 @@ from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
 from machine.io.live_io import LiveIo
 from machine.io.stream_end import end_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
+from machine.kernel.transactions import Unit
 
 
 class Past(Protocol):
@@ -30,6 +31,19 @@ class Past(Protocol):
 
         `alike` counts the earlier calls of its attempt with the same secrets.
         """
+        ...
+
+    @property
+    def shut(self) -> bool:
+        """True if nothing goes outside, so that the calls of a transaction may be answered one by one."""
+        ...
+
+    def transactions(self, state_id: str) -> Iterable[Unit]:
+        """Return the transactions of a state on databases, in order."""
+        ...
+
+    def seq_of(self, fact: FactRecorded) -> int:
+        """Return the seq of a fact of such a transaction."""
         ...
 
     def ambiguous(self, call: Call, state_id: str) -> bool:
@@ -88,6 +102,8 @@ class SharedIo(LiveIo):
         return await self._shared(call) or await super()._record(call, value)
 
     async def _shared(self, call: Call) -> FactRecorded | None:
+        if call.place is not None and not self._past.shut:
+            return await self._shared_in_transaction(call)
         alike = 0
         if call.mac is not None:
             alike = self._scope.sent_before(call.namespace, call.digest, call.mac)
@@ -107,6 +123,22 @@ class SharedIo(LiveIo):
             self._streams[call.key] = left, call.mac
         fact = await self._settled(call, shared.outcome, self._sealed_info(seq), head=is_stream)
         self._past.took(seq, self._scope.log.history.head_seq)
+        return fact
+
+    async def _shared_in_transaction(self, call: Call) -> FactRecorded | None:
+        """Return the answer of a transaction of the shared past, which is taken as a whole or not at all."""
+        assert call.place is not None
+        scope = self._scope
+        shared = scope.databases.shared.answer(
+            self._past.transactions(scope.state.id), call.place, call.digest
+        )
+        if shared is None:
+            return None
+        seq = self._past.seq_of(shared)
+        if not self._opens(seq, shared):
+            return await self._refused_to_repeat(call, lost_answer(call)) if call.effect else None
+        fact = await self._settled(call, shared.outcome, self._sealed_info(seq))
+        self._past.took(seq, scope.log.history.head_seq)
         return fact
 
     async def _shared_part(self, call: Call) -> FactRecorded | None:

@@ -48,16 +48,28 @@ class _Noticing:
         self.before = before
         self.runs = 0
         """The number of runs on one event loop, nested or concurrent, that share this factory."""
+        self.made = 0
+        """The number of tasks made by it."""
 
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> Any:
         make = self.before
+        self.made += 1
         task = asyncio.Task(coro, loop=loop, **options) if make is None else make(loop, coro, **options)
         begun = BEGUN.get()
         if begun is not None and not task.done():
             begun.add(task)
         return task
+
+
+def tasks_made() -> int | None:
+    """Return how many tasks the running event loop has made since `notice_tasks`; None where nobody counts them."""
+    try:
+        factory: Any = asyncio.get_running_loop().get_task_factory()
+    except RuntimeError:  # another kind of event loop
+        return None
+    return factory.made if type(factory) is _Noticing else None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import anyio
 
 from machine.canonical import encode
 from machine.errors import Code
-from machine.io.client_work import client_work
+from machine.io.client_work import client_work, only_reads
 from machine.io.decompress import CODINGS, Decompressor, split_codings
 from machine.io.http_failures import failure, failures_of, late, too_large
 from machine.io.http_message import (
@@ -29,6 +29,7 @@ from machine.io.request_fields import field, pack, unpack
 from machine.io.transport import BaseTransport, Opened
 from machine.io.urls import public_url
 from machine.secrets.header_names import HEADERS
+from machine.watch.code_owner import RunningStep, called_by
 
 if TYPE_CHECKING:
     import ssl
@@ -71,11 +72,14 @@ class HttpTransport(BaseTransport):
     def __init__(self, *, verify: bool | ssl.SSLContext = True, trust_env: bool = True) -> None:
         self._verify = verify
         self._trust_env = trust_env
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._clients: dict[tuple[bool, str | None], httpx.AsyncClient] = {}
 
     def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1."""
-        return field(request, "method", str).upper() not in _SAFE
+        """Return True for every method that is not safe in the sense of RFC 9110 section 9.2.1.
+
+        A client may know better of its call (`client_work.reading`).
+        """
+        return field(request, "method", str).upper() not in _SAFE and not only_reads()
 
     def is_final(self, namespace: str, response: Any) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return False for 429 and 5xx: the server asks for a retry, or could not handle the request."""
@@ -156,6 +160,7 @@ class HttpTransport(BaseTransport):
             max_body=field(request, "max_body", int),
             stream=field(request, "stream", bool, default=False),
             timeouts=field(request, "timeouts", dict, NoneType),
+            unix_socket=field(request, "unix_socket", str, NoneType),
         )
 
     async def _sent(self, call: Mapping[str, Any]) -> httpx.Response:
@@ -178,8 +183,9 @@ class HttpTransport(BaseTransport):
         )  # of this call only: a redirect may depend on a cookie of the previous answer
         outgoing = first
         for _ in range(1 + MOST_REDIRECTS):
-            client = self._client(tls=outgoing.url.scheme == "https")
-            response = await client.send(outgoing, stream=True, follow_redirects=False)
+            client = self._client(tls=outgoing.url.scheme == "https", path=call.get("unix_socket"))
+            with called_by(RunningStep("io.http")):  # a client of httpx like any other, if these are recorded
+                response = await client.send(outgoing, stream=True, follow_redirects=False)
             redirected = response.next_request
             if redirected is None or not call["follow_redirects"]:
                 return response
@@ -191,17 +197,22 @@ class HttpTransport(BaseTransport):
             outgoing = redirected
         raise failure(call, Code.HTTP_TOO_MANY_REDIRECTS, f"was redirected more than {MOST_REDIRECTS} times")
 
-    def _client(self, *, tls: bool) -> httpx.AsyncClient:
-        """Return the client for https or for http; the latter need not wait until the authorities are loaded."""
-        client = self._clients.get(tls)
+    def _client(self, *, tls: bool, path: str | None) -> httpx.AsyncClient:
+        """Return the client for https or for http; the latter need not wait until the authorities are loaded.
+
+        One with a path connects to the socket there.
+        """
+        client = self._clients.get((tls, path))
         if client is None:
             import ssl  # noqa: PLC0415 - see above
             from http.cookiejar import CookieJar, DefaultCookiePolicy  # noqa: PLC0415 - the same
 
             import httpx  # noqa: PLC0415 - the same
 
-            client = self._clients[tls] = httpx.AsyncClient(
-                verify=self._verify if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            verify = self._verify if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            client = self._clients[tls, path] = httpx.AsyncClient(
+                verify=verify,
+                transport=httpx.AsyncHTTPTransport(verify=verify, uds=path) if path else None,
                 trust_env=self._trust_env,
                 timeout=None,  # noqa: S113 - one deadline covers the whole call, in `perform`
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # a jar that stores nothing

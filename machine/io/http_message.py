@@ -44,6 +44,7 @@ def http_request(
     max_body: int = 16 * 1024 * 1024,
     stream: bool = False,
     timeouts: Mapping[str, float] | None = None,
+    unix_socket: str | None = None,
 ) -> dict[str, Any]:
     """Return the request for one HTTP call.
 
@@ -53,7 +54,8 @@ def http_request(
     form. `content-type` is set for JSON and forms unless given. `timeout` is in seconds and covers the whole call,
     redirects and body included; `max_body` is in bytes of the response body after decompression. `stream` also
     records the pieces of the body; `timeouts` gives seconds for a step of the call (`connect`, `read`, `write`,
-    `pool`). Raises `OtherIoError(io_invalid_request)` for an invalid argument.
+    `pool`); `unix_socket` is the path of a socket on this machine to connect to, whatever host the URL names.
+    Raises `OtherIoError(io_invalid_request)` for an invalid argument.
     """
     if not _TOKEN.fullmatch(checked_text(method, "method")) or method.upper() == "CONNECT":
         raise refusal(f"{method!r} is not an HTTP method that can be called")
@@ -68,10 +70,12 @@ def http_request(
         "follow_redirects": follow_redirects,
         "max_body": checked_count(max_body, "max_body"),
     }
-    if stream:  # without these options a request has neither field, as before the options existed
+    if stream:  # without these options a request has none of their fields, as before the options existed
         request["stream"] = True
     if timeouts:
         request["timeouts"] = _checked_timeouts(timeouts)
+    if unix_socket is not None:
+        request["unix_socket"] = checked_text(unix_socket, "unix_socket", empty=False)
     fields = _checked_headers(headers)
     if json is not None:
         try:

@@ -67,6 +67,8 @@ class Options(TypedDict, total=False):
     """The maximum number of seconds for one request, whatever the client allows for its steps; 600 unless given."""
     max_body: int
     """The maximum number of bytes of a response body after decompression; 16 MiB unless given."""
+    uds: str
+    """The path of a Unix socket to connect to, as in the transports of httpx."""
 
 
 @attrs.frozen
@@ -109,6 +111,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._judged = functools.lru_cache(maxsize=256)(functools.partial(judged, kept, left_out))
         self._timeout = options.pop("timeout", 600.0)
         self._max_body = options.pop("max_body", 16 * 1024 * 1024)
+        self._unix_socket = options.pop("uds", None)
         if options:
             raise UsageError(f"io.httpx_transport() has no option {min(options)!r}")
         loop = loop or anyio.lowlevel.current_token()
@@ -162,6 +165,7 @@ class HttpxTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
                 for step, seconds in given.items()
                 if seconds is not None and seconds <= LONGEST_SECONDS
             },
+            unix_socket=self._unix_socket,
         )
         redirected = _redirected(request)
         if redirected is not None and redirected.elsewhere:

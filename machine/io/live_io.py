@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -19,14 +19,14 @@ from machine.errors import (
     OtherIoError,
     SecretKeyError,
 )
-from machine.events import ArtifactKind, FactError, FactOutcome, FactRecorded, FactValue
+from machine.events import ArtifactKind, EffectIntended, FactError, FactOutcome, FactRecorded, FactValue
 from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import Payloads
 from machine.io.call_identity import Call
-from machine.io.call_refusals import no_transport, too_large
+from machine.io.call_refusals import no_transport, too_large, uncertain_effect
 from machine.io.clock import SLEEP
-from machine.io.effect_resolution import add_answer
+from machine.io.effect_resolution import Happened, NotDone, add_answer, resolution
 from machine.io.live_streams import LiveStreams
 from machine.io.provider import IoProvider
 from machine.io.request_fields import field
@@ -38,7 +38,9 @@ from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.facts_with_ignored_parts import IGNORED
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.secrets.secret_value import SECRET
+from machine.watch.code_owner import RunningStep, called_by
 from machine.watch.unprofiled import unprofiled
+from machine.watch.watch import unguarded
 
 
 class LiveIo(IoProvider):
@@ -109,6 +111,22 @@ class LiveIo(IoProvider):
     async def _let_go(self, key: str) -> None:
         await self._received.close(key)
 
+    async def look_up_effect(
+        self, intent: EffectIntended, look_up: Callable[[], Awaitable[Mapping[str, Any]]]
+    ) -> None:
+        """Record what became of an effect on a database; see `ClientCalls`."""
+        scope = self._scope
+        with unguarded(), called_by(RunningStep("a look at the table of effects")):
+            said = await look_up()
+        if intent.key not in scope.log.history.uncertain:
+            return  # another connection has found it out meanwhile
+        if not said["known"]:
+            raise uncertain_effect(scope, intent)
+        request = scope.secrets.asked_before(intent.request_digest, scope.log.load(intent.request_digest))
+        answer = Happened(said["response"]) if said["done"] else NotDone()
+        fact, payloads, info = resolution(intent, request, answer, scope.attempt, scope.secrets)
+        await scope.log.emit([fact], payloads, info)
+
     async def end(self) -> None:
         """Cancel the calls that a handler left in flight, close its streams, and stop receiving any."""
         await super().end()
@@ -147,7 +165,7 @@ class LiveIo(IoProvider):
             info = {**(info or {}), REQUEST_MAC: call.mac}
         if call.ignored and not fact.piece and IGNORED not in (info or {}):
             info = {**(info or {}), **call.ignored}
-        return info
+        return info if call.place is None else self._placed(call, info or {})
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()

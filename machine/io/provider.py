@@ -388,7 +388,11 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
             self._intended_through(call),
         )
 
+    def _placed(self, call: Call, info: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the info of a fact or an intent, with the place of its call in a transaction."""
+        return {**info, **self._scope.databases.info(self._scope, call.place)} if call.place else info
+
     async def _intend(self, call: Call) -> None:
         """Record the intent of an effect, durably before the effect may leave the process."""
-        await self._scope.log.emit([self._intent_of(call)], call.payloads(), call.ignored)
+        await self._scope.log.emit([self._intent_of(call)], call.payloads(), self._placed(call, call.ignored))
         await self._scope.log.durable()

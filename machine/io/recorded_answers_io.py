@@ -19,6 +19,7 @@ from machine.io.call_identity import Call
 from machine.io.fork_io import Past, SharedIo
 from machine.io.live_io import cancelled
 from machine.io.request_identity import RequestRules
+from machine.io.transport import AbsentTransport
 from machine.secrets.stored_call import Asked
 
 ANSWERED_BY: Final = "answered_by"
@@ -39,6 +40,10 @@ class Answers(Past, Protocol):
         """Say whether the recorded handler gave up a call, so that it has no answer."""
         ...
 
+    def has_placeholder(self, fact: FactRecorded) -> bool:
+        """Say whether an answer has the placeholder of a secret."""
+        ...
+
     def asked_in(self, state_id: str, namespace: str) -> int:
         """Return how many calls of a namespace a state made in the recording."""
         ...
@@ -50,6 +55,7 @@ class RecordedAnswersIo(SharedIo):
     def __init__(self, scope: AttemptScope, past: Answers) -> None:
         super().__init__(scope, past)
         self._answers = past
+        self.performs = not past.shut
 
     def _asked(self, namespace: str, request: object, raw: bytes, rules: RequestRules) -> Asked:
         asked = super()._asked(namespace, request, raw, rules)
@@ -57,8 +63,17 @@ class RecordedAnswersIo(SharedIo):
             return attrs.evolve(asked, refusal=None)  # it has the placeholder of a secret and is not sent
         return asked
 
+    def _is_effect(self, namespace: str, request: object, key: str) -> bool:
+        if isinstance(self._scope.transport(namespace), AbsentTransport):
+            return self._answers.was_effect(key)
+        return super()._is_effect(namespace, request, key)
+
     def _opens(self, seq: int, shared: FactRecorded) -> bool:
-        return self._answers.shut or super()._opens(seq, shared)
+        if self._answers.shut:
+            return True
+        if self._past.sealed(seq) is None:  # a bundle that people review has no seals
+            return not self._answers.has_placeholder(shared)
+        return super()._opens(seq, shared)
 
     def _sealed_info(self, seq: int) -> dict[str, str]:
         info = super()._sealed_info(seq)

@@ -6,7 +6,7 @@ falls through to live IO.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NoReturn, Protocol
 
 import anyio
@@ -18,7 +18,7 @@ from machine.events import EffectIntended, FactRecorded, FactValue
 from machine.ids import piece_key
 from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call, IoResult
-from machine.io.call_refusals import no_transport, second_effect, undeclared
+from machine.io.call_refusals import no_transport, second_effect, uncertain_effect, undeclared
 from machine.io.earlier_answers import earlier_answer
 from machine.io.provider import VALUE_NAMESPACE, IoProvider
 from machine.io.request_identity import RequestRules
@@ -232,6 +232,17 @@ class ReplayIo(IoProvider):
                 await self._recording.emit([fact])
             raise
         self._recording.not_given_up(fact)
+
+    async def look_up_effect(
+        self, intent: EffectIntended, look_up: Callable[[], Awaitable[Mapping[str, Any]]]
+    ) -> None:
+        """Take over what the recorded attempt found out about an effect on a database."""
+        del look_up
+        fact = self._recording.fact(intent.key)
+        if fact is not None:
+            await self._recording.emit([fact])
+        elif (failed := self._recording.failed_as(uncertain_effect(self._scope, intent))) is not None:
+            raise failed
 
     def _result(self, fact: FactRecorded) -> IoResult:
         try:

@@ -183,6 +183,8 @@ class StepCalls(ABC):
 
     def _intended_key(self, call: Call) -> str:
         """Return the idempotency key to record in the intent of an effect: that of its state, if it is sent."""
+        if call.place is not None:
+            return (self._scope.idempotency_key or "") if call.place.keyed else ""
         if call.namespace in CLIENT_NAMESPACES:
             sent = call.request.get("keyed")
         else:

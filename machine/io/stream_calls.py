@@ -203,3 +203,4 @@ class StreamCalls(ABC):
         await self._handing.end()
         for stream in list(self._open_streams.values()):
             await stream.aclose()
+        self._scope.databases.abandon()

@@ -40,6 +40,7 @@ from machine.kernel.facts_with_ignored_parts import IgnoredParts
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
+from machine.kernel.transactions import Transactions
 
 COPIED: Final = "copied"
 """Marker in the info of an interrupted attempt that a fork copied: the driver that died was the parent's."""
@@ -75,6 +76,7 @@ class History:
     """Final outcomes in order, by state, namespace and request digest."""
     sealed: SealedFacts = attrs.field(factory=SealedFacts)
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
+    transactions: Transactions = attrs.field(factory=Transactions)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
@@ -283,6 +285,7 @@ class History:
         # a part of a stream that is made again replaces one that could not be opened
         self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
         self.ignored.note(event, entry.info)
+        self.transactions.note(event, entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -290,7 +293,7 @@ class History:
         if event.outcome.final or self.status is RunStatus.SUSPENDED:
             self.states[event.state_id].recoveries = 0
         # a call that was abandoned may have happened all the same
-        if not event.given_up:
+        if not event.unknown:
             self.uncertain.pop(event.key, None)
 
     def _intend(self, entry: Entry, event: EffectIntended) -> None:
@@ -305,6 +308,7 @@ class History:
                 code=Code.LOG_DUPLICATE_FACT,
             )
         self.uncertain[event.key] = event
+        self.transactions.intend(event, entry.info)
         self.states[event.state_id].failed_seq = None
         self.sent.setdefault((event.state_id, event.namespace, event.idempotency_key), event.request_digest)
 

@@ -11,6 +11,7 @@ from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, Suspe
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
+from machine.kernel.transactions import SQL
 from machine.plan import Graph
 from machine.state import OnUncertain
 
@@ -62,11 +63,19 @@ def retry_decision(
     meta, error, checkpoint = plan.states[state_id].meta, state.error, history.checkpoint or ""
     policy = meta.retry or config.retry_policy
     waiting = state.status is StateStatus.WAITING
+    asks = error is not None and error.code == Code.EFFECT_UNCERTAIN
     stopped = error is not None and error.code in STOPPED_CODES
     retried = error is not None and error.retryable and state.failures < policy.max_attempts
-    if not (waiting or stopped or retried):
+    if not (waiting or stopped or retried or asks):
         return None
-    if meta.on_uncertain is OnUncertain.ASK and (unknown := history.uncertain_of(state_id)):
+    unknown = history.uncertain_of(state_id)
+    if not asks and meta.on_uncertain is not OnUncertain.ASK:
+        # a database takes no idempotency key: it may have been left one, which the next attempt looks up
+        keys = (
+            history.transactions.effect_keys if meta.on_uncertain is OnUncertain.RETRY else history.uncertain
+        )
+        unknown = [intent for intent in unknown if intent.namespace == SQL and intent.key not in keys]
+    if unknown:
         return SuspendRun(tuple(EffectWait(intent.key, state_id) for intent in unknown))
     if waiting or stopped:
         delay_ms, since_ms = state.retry_delay_ms or 0, state.retry_ts_millis or 0

@@ -17,7 +17,7 @@ def answers(
     successful call again. `keeps_all` is true for a state that applies side effects: it reuses the facts of every
     earlier attempt.
     """
-    within = _attempts(history, state_id, keeps_all=keeps_all)
+    within = attempts_before(history, state_id, keeps_all=keeps_all)
     if not within:
         return ()  # there is no earlier attempt to search, however many calls this one has made
     return [
@@ -27,7 +27,7 @@ def answers(
 
 def reusable(history: History, state_id: str, *, keeps_all: bool) -> Sequence[FactRecorded]:
     """Return every fact of earlier attempts that may answer a call of the open attempt."""
-    within = _attempts(history, state_id, keeps_all=keeps_all)
+    within = attempts_before(history, state_id, keeps_all=keeps_all)
     return [
         fact
         for (state, _, _), facts in (history.successes.items() if within else ())
@@ -36,7 +36,8 @@ def reusable(history: History, state_id: str, *, keeps_all: bool) -> Sequence[Fa
     ]
 
 
-def _attempts(history: History, state_id: str, *, keeps_all: bool) -> range:
+def attempts_before(history: History, state_id: str, *, keeps_all: bool) -> range:
+    """Return the attempts of a state whose facts may answer the open one."""
     state = history.states[state_id]
     return range(0 if keeps_all else state.fresh_from, state.attempts - 1)
 

@@ -22,6 +22,7 @@ from machine.io.recorded_answers_io import ANSWERED_BY
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.transactions import EFFECT_KEY
 from machine.plan import Graph, recorded_graph
 from machine.recordings.bundle_line import FORMAT, MAX_JSON_LINE, READABLE, version_of
 from machine.recordings.readable_events import RUN, Block, Course
@@ -40,6 +41,7 @@ _LEFT_OUT: Final = frozenset(
         IGNORED,
         IGNORED_MAC,
         REQUEST_MAC,
+        EFFECT_KEY,
         REQUEST_SECRETS,
         SECRET_PAYLOAD,
         FACTS_FROM,
@@ -82,12 +84,11 @@ def _content(recording: Recording) -> Iterator[bytes]:
         raise _unfit(recording, "it is a fork with other facts, which names events of another run")
     if FACTS_FROM_ID in first.info and not isinstance(recording.entries[-1].event, RunCompleted):
         raise _unfit(recording, "it has not ended, and still needs the recording that answers its calls")
-    recorded = datetime.fromtimestamp(first.ts_millis // 1000, tz=UTC)
     yield canonical.encode(
         {
             "bundle": {"format": FORMAT, "version": READABLE},
             "hash": "blake3",
-            "recorded": recorded.strftime(RECORDED),
+            "recorded": _second_of(first.ts_millis),
             "run_id": recording.run_id,
         }
     )
@@ -176,6 +177,19 @@ def _counted(order: Sequence[str]) -> list[str]:
         else:
             counted.append((state_id, 1))
     return [f"{state_id} {count}" for state_id, count in counted]
+
+
+def recorded_at(bundle: bytes, milliseconds: int) -> bytes:
+    """Return a bundle of version 2 with another time of its recording, in milliseconds since 1970."""
+    first, *lines, end, last = bundle.split(b"\n")
+    header = {**canonical.decode(first), "recorded": _second_of(milliseconds)}
+    content = b"".join(line + b"\n" for line in (canonical.encode(header), *lines))
+    ended = canonical.decode(end)["end"] | {"hash": blake3(content).hexdigest()}
+    return content + canonical.encode({"end": ended}) + b"\n" + last
+
+
+def _second_of(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds // 1000, tz=UTC).strftime(RECORDED)
 
 
 def without_time(bundle: bytes) -> bytes:

@@ -278,6 +278,8 @@ class AttemptSecrets:
         if sealed is None:
             seal = log.seal(fact.key)
             if seal is None:
+                if not self.run.shows and _MARK in data and placeholder.sources_in(stored):
+                    raise unopened(fact)  # it was read from a bundle that has no seals
                 return shown(stored) if _MARK in data else stored
             sealed = self.run.opens(seal, fact)
         if sealed is None:
@@ -336,13 +338,15 @@ class AttemptSecrets:
         for key, data in staged.items():
             written = key.encode() + (data or b"")
             # nearly every write is done with here
-            found = anything or look(written)
-            if found or RUN in written.translate(RUNS):
-                self._refuse_written(key, data, written, secret=bool(found))
+            found, runs = anything or look(written), written.translate(RUNS)
+            if found or RUN in runs:
+                self._refuse_written(key, data, written, runs, secret=bool(found))
 
-    def _refuse_written(self, key: str, data: bytes | None, written: bytes, *, secret: bool) -> None:
+    def _refuse_written(
+        self, key: str, data: bytes | None, written: bytes, runs: bytes, *, secret: bool
+    ) -> None:
         """Raise `ContextError` when a write that may hold the key of the store, or a `secret`, holds it."""
-        if self.run.reserved.holds(written) and self.run.refuses(Code.SECRET_RESERVED):
+        if self.run.reserved.holds_in(runs, written) and self.run.refuses(Code.SECRET_RESERVED):
             raise ContextError(
                 f"the context may not hold the key of the store, and {path_text([key])} holds it",
                 code=Code.SECRET_RESERVED,

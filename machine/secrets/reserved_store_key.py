@@ -58,9 +58,10 @@ class Reserved:
 
     def holds(self, data: bytes) -> bool:
         """Tell whether encoded JSON or another text holds a key."""
-        if len(data) < KEY_LENGTH:
-            return False
-        runs = data.translate(RUNS)
+        return len(data) >= KEY_LENGTH and self.holds_in(data.translate(RUNS), data)
+
+    def holds_in(self, runs: bytes, data: bytes) -> bool:
+        """Tell the same, given `runs`, the data written with the table `RUNS`."""
         begin = runs.find(RUN)
         if begin < 0:
             return False

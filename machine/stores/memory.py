@@ -123,8 +123,8 @@ class MemoryStore(Store):
             key = row.invocation_key
             if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
                 raise invocation_taken(key, run_id, holder)
-            for artifact in artifacts:
-                contents.artifacts.setdefault(str(artifact.id), (str(artifact.kind), artifact.data))
+            for artifact_id, kind, data in artifacts:
+                contents.artifacts.setdefault(str(artifact_id), (str(kind), data))
             if events:
                 log.extend(events)
                 contents.logs[run_id] = log

@@ -39,6 +39,8 @@ _NOT_THERE: Final[Mapping[str, Any]] = {
     "golden_orphans": "ignore",
     "golden_review": False,
     "golden_update": False,
+    "golden_accept": False,
+    "golden_update_changed": False,
     "lf": False,
     "log_file": os.devnull,
     "looponfail": False,

@@ -17,10 +17,11 @@ from _pytest.config import Config, _prepareconfig
 from machine import codec
 from machine.errors import MachineError
 from machine.testing import golden_check
-from machine.testing.golden_check import Unlike, Wanted
+from machine.testing.golden_check import Wanted
 from machine.testing.golden_options import Asked
 from machine.testing.golden_paths import claimant_of
 from machine.testing.golden_session import KEY
+from machine.testing.golden_unlike import Unlike
 
 _WITHOUT: Final = ("terminal", "pytest_cov")
 """Plugins that are disabled there: one only prints, and one would measure coverage even in a worker."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import anyio
 import attrs
@@ -27,15 +28,25 @@ from machine.engine.start_and_resume import RunResult
 from machine.errors import BundleError, CorruptionError, LogError, MachineError, UsageError
 from machine.io.transport import Transport
 from machine.plan import Plan
-from machine.testing import golden_check, golden_report, golden_write
-from machine.testing.golden_check import Fresh, Recording, Unlike, Wanted
-from machine.testing.golden_options import Asked, Mode, asked_of
+from machine.testing import golden_check, golden_live, golden_report, golden_write
+from machine.testing.golden_calls import too_many
+from machine.testing.golden_check import Recording, Wanted
+from machine.testing.golden_live import Facts, Fresh
+from machine.testing.golden_options import Asked, How, Mode, asked_of
 from machine.testing.golden_owner import file_for
 from machine.testing.golden_paths import FOLDER, bases_of, claimant_of, file_of, id_in, shown
 from machine.testing.golden_pending import Recorded
 from machine.testing.golden_review import ask
 from machine.testing.golden_session import KEY, PASSED, Ending, Session
+from machine.testing.golden_unlike import Unlike
 from machine.watch.watch import ALLOWED
+
+_NOT_IN_FACTS: Final[Mapping[How, frozenset[Ending]]] = {
+    How.LIVE: frozenset(),
+    How.CHANGED: frozenset({Ending.EXPIRED}),
+    How.FACTS: frozenset({Ending.EXPIRED, Ending.MISSING}),
+}
+"""The failures that recorded answers cannot repair, by the way of recording again."""
 
 
 class Golden:
@@ -101,6 +112,9 @@ class Golden:
         config: RunConfig | None = None,
         transports: Mapping[str, Transport] | None = None,
         name: str | None = None,
+        clock: int | datetime | None = None,
+        seed: int | str | None = None,
+        max_calls: Mapping[str, int] | None = None,
     ) -> RunResult:
         """Check a plan against its golden run, and return that run with its status, context and error.
 
@@ -108,12 +122,20 @@ class Golden:
         differs. A missing golden fails too. `input`, `config` and `transports` are those of `machine.run`;
         input and config must be those the golden was recorded with. `name` distinguishes several checks of one
         test.
+
+        `clock`, in milliseconds since 1970 or a datetime with a zone, is the time of a recording: its
+        `io.now()` stands still there, and `io.sleep` moves it by the seconds slept. `seed` is that of its
+        randomness. Both change nothing in a replay. `max_calls` maps namespaces (`"http"`, or `"file"` for all
+        below it) to the most calls that the run may make there.
         """
         if _loop_runs():
             raise UsageError(
                 "golden.check was called from a running event loop", hint="await golden.acheck(...) there"
             )
-        return anyio.run(self._begin(plan, input, config, transports, name))
+        options = {"input": input, "config": config, "transports": transports}
+        return anyio.run(
+            self._begin(plan, name, {**options, "clock": clock, "seed": seed, "max_calls": max_calls})
+        )
 
     def acheck(
         self,
@@ -123,22 +145,24 @@ class Golden:
         config: RunConfig | None = None,
         transports: Mapping[str, Transport] | None = None,
         name: str | None = None,
+        clock: int | datetime | None = None,
+        seed: int | str | None = None,
+        max_calls: Mapping[str, int] | None = None,
     ) -> Coroutine[Any, Any, RunResult]:
         """Do as `check` does, in a test that runs on an event loop: `await golden.acheck(...)`."""
-        return self._begin(plan, input, config, transports, name)()
+        options = {"input": input, "config": config, "transports": transports}
+        return self._begin(plan, name, {**options, "clock": clock, "seed": seed, "max_calls": max_calls})()
 
     def _begin(
         self,
         plan: Plan,
-        params: Mapping[str, Any] | None,
-        config: RunConfig | None,
-        transports: Mapping[str, Transport] | None,
         name: str | None,
+        options: Mapping[str, Any],
     ) -> Callable[[], Coroutine[Any, Any, RunResult]]:
         """Claim the file of a check immediately, and return the remaining work."""
         wanted: Wanted | MachineError
         try:
-            wanted = Wanted.of(plan, params, config, transports)
+            wanted = Wanted.of(plan, options)
         except MachineError as exc:
             wanted = exc
         file = self._claimed(name, None if isinstance(wanted, MachineError) else wanted)
@@ -205,21 +229,25 @@ class Golden:
                 unlike, status = attrs.evolve(unlike, age=golden.age), golden.result.status
                 if self._session.options.review and unlike.ending is Ending.DIVERGED:
                     unlike = attrs.evolve(unlike, whole=await golden_check.all_differences(golden, wanted))
+                if unlike.ending is Ending.BROKEN or not self._accepts(file, unlike):
+                    return unlike
+                facts = golden_live.Facts.of(golden, self._session.options.how)
+                return await self._recorded(file, name, wanted, status=status, because=unlike, facts=facts)
         except (BundleError, CorruptionError, LogError) as exc:
             return golden_check.problem_of(exc, Ending.BROKEN)
-        if unlike.ending is Ending.BROKEN or not self._accepts(file, unlike):
-            return unlike
-        return await self._recorded(file, name, wanted, status=status, because=unlike)
 
     async def _unlike(self, golden: Recording, wanted: Wanted) -> Unlike | None:
         options, asked = self._session.options, self._asked
         found = golden_check.unfinished(golden) or await golden_check.replay_difference(golden, wanted, asked)
         if found is None and options.mode is Mode.VERIFY_LIVE:
-            found = await golden_check.live_difference(golden, wanted, asked.live_ignore)
+            found = await golden_live.live_difference(golden, wanted, asked.live_ignore)
+        found = found or too_many(golden, wanted.max_calls)
         return found or golden_check.too_old(golden, asked.max_age or options.max_age)
 
     def _accepts(self, file: Path, unlike: Unlike) -> bool:
         options = self._session.options
+        if not unlike.acceptable or (unlike.ending in _NOT_IN_FACTS[options.how]):
+            return False
         if not options.review:
             return options.update
         rest = unlike.whole[1:] if unlike.whole[:1] == [unlike.title] else ["", *unlike.whole]
@@ -235,14 +263,15 @@ class Golden:
         *,
         status: str | None = None,
         because: Unlike | None = None,
+        facts: Facts | None = None,
     ) -> RunResult | Unlike:
         """Make a live run, to be stored as the golden once the test has passed; or return why it was not."""
         asked = self._asked.status
         statuses = [asked] if asked else ["completed", *([status] if status else [])]
         try:
             made_by = Target(id_in(file.parent, self._item), "")
-            found = golden_write.unwritable(file) or await golden_check.record(
-                wanted, statuses, made_by, name or ""
+            found = golden_write.unwritable(file) or await golden_live.record(
+                wanted, statuses, made_by, name or "", facts
             )
         except (MachineError, OSError) as exc:
             found = golden_check.problem_of(exc)

@@ -19,9 +19,9 @@ from machine.errors import CodecError
 from machine.recordings import divergence_text
 from machine.recordings.replay import ReplayResult
 from machine.testing.fresh_process import Job, Said, Surroundings, asked_in_fresh_processes, indented
-from machine.testing.golden_check import Unlike
 from machine.testing.golden_pending import Recorded
 from machine.testing.golden_session import Ending
+from machine.testing.golden_unlike import Unlike
 
 DAY_AND_SECOND: Final = 24 * 3600 + 1
 _LEAST_SECONDS: Final = 120.0

@@ -38,11 +38,23 @@ class Mode(StrEnum):
     VERIFY_LIVE = "verify-live"
 
 
+class How(StrEnum):
+    """The way in which a golden that fails is recorded again."""
+
+    LIVE = "update"
+    """All calls are made again."""
+    FACTS = "accept"
+    """All calls are answered from the golden, and nothing is sent."""
+    CHANGED = "update-changed"
+    """Calls that are as they were are answered from the golden, and only the others are made."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of the command line, checked as a whole; `max_age` is in seconds."""
 
     mode: Mode
+    how: How
     update: bool
     review: bool
     max_age: int | None
@@ -103,9 +115,21 @@ def add_options(parser: pytest.Parser) -> None:
         help="record again, for real, the goldens that fail, where the run ends as it should",
     )
     group.addoption(
+        "--golden-accept",
+        action="store_true",
+        help="write anew the goldens that fail, with today's code on the recorded answers: no call is made, and "
+        "nothing is sent. For changes in code that calls nothing",
+    )
+    group.addoption(
+        "--golden-update-changed",
+        action="store_true",
+        help="as --golden-update, but make only the calls that have changed; the golden answers all others",
+    )
+    group.addoption(
         "--golden-review",
         action="store_true",
-        help="as --golden-update, but show each change and ask first",
+        help="show each change and ask before it is recorded as --golden-update does, or as --golden-accept or "
+        "--golden-update-changed if that is given too",
     )
     group.addoption(
         "--golden-max-age",
@@ -129,17 +153,23 @@ def options_of(config: pytest.Config) -> Options:
     """Return the options of the command line. Raises `pytest.UsageError` if they contradict each other."""
     get = config.getoption
     orphans = get("golden_orphans") or ("warn" if os.environ.get("CI", "").lower() in _FALSE else "fail")
+    asked = [how for how in How if get(f"golden_{how.replace('-', '_')}")]
+    review = get("golden_review")
     options = Options(
         mode=Mode(get("golden")),
-        update=get("golden_update"),
-        review=get("golden_review"),
+        how=asked[0] if asked else How.LIVE,
+        update=bool(asked) and not review,
+        review=review,
         max_age=get("golden_max_age"),
         orphans=orphans,
         allow_deletion=get("golden_allow_deletion"),
     )
-    if options.update and options.review:
+    if len(asked) > 1:
+        names = " and ".join(f"--golden-{how}" for how in asked)
+        raise pytest.UsageError(f"{names} record in different ways: give one of them")
+    if How.LIVE in asked and options.review:
         raise pytest.UsageError("--golden-update does not ask and --golden-review does: give one of them")
-    accepts = "--golden-update" if options.update else "--golden-review"
+    accepts = f"--golden-{options.how}" if options.update else "--golden-review"
     if (options.update or options.review) and options.mode is not Mode.REPLAY:
         raise pytest.UsageError(f"{accepts} replays first: it does not go with --golden={options.mode}")
     if options.allow_deletion and options.orphans == "ignore":

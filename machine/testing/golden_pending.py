@@ -15,7 +15,7 @@ from typing import Any, Self
 import attrs
 import pytest
 
-from machine.testing.golden_check import Fresh
+from machine.testing.golden_live import Fresh
 from machine.testing.golden_paths import claimant_of
 from machine.testing.golden_session import Session
 

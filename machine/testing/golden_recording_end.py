@@ -10,11 +10,11 @@ import pytest
 
 from machine.errors import MachineError
 from machine.testing import golden_check, golden_report, golden_write
-from machine.testing.golden_check import Unlike
 from machine.testing.golden_fresh import replayed_afresh
 from machine.testing.golden_paths import shown
 from machine.testing.golden_pending import Recorded, handed_in
 from machine.testing.golden_session import Ending, Session
+from machine.testing.golden_unlike import Unlike
 
 
 def settle(config: pytest.Config, known: Session) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
 import pytest
 
-from machine.testing.golden_check import Unlike
 from machine.testing.golden_options import Mode, Options, age_text
 from machine.testing.golden_session import FIRST, Ending
+from machine.testing.golden_unlike import Unlike
 
 _ADVICE: Final[Mapping[Ending, tuple[str, str]]] = {
-    Ending.DIVERGED: ("accept", "--golden-update"),
+    Ending.DIVERGED: ("or", "--golden-update  # every call is made again"),
     Ending.EXPIRED: ("accept", "--golden-update"),
     Ending.MISSING: ("record", "--golden=record-missing"),
     Ending.BROKEN: ("replace", "--golden=record"),
@@ -27,8 +27,9 @@ def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseExce
 
     Its attribute `golden` lets the session's reports tell one cause once.
     """
-    does, option = _advice(unlike, options)
-    command = f"\n  {does:<7} pytest {shlex.quote(test)} {option}" if does else ""
+    command = "".join(
+        f"\n  {does:<7} pytest {shlex.quote(test)} {option}" for does, option in _advice(unlike, options)
+    )
     found = pytest.fail.Exception(text_of(test, where, unlike) + command, pytrace=False)
     if unlike.alike:
         short = attrs.evolve(unlike, lines=[f"  cause  {unlike.cause}", f"  it is shown in full for {FIRST}"])
@@ -37,15 +38,24 @@ def failure(test: str, where: str, unlike: Unlike, options: Options) -> BaseExce
     return found
 
 
-def _advice(unlike: Unlike, options: Options) -> tuple[str, str]:
+def _advice(unlike: Unlike, options: Options) -> Iterator[tuple[str, str]]:
+    """Yield what may be done about a failing golden, each with its options of pytest."""
     if options.writes or not unlike.acceptable:
-        return "", ""
-    if unlike.ending is Ending.DIVERGED and options.mode is Mode.VERIFY_LIVE:
-        return "accept", "--golden=record"
-    does, option = _ADVICE.get(unlike.ending, ("", ""))
+        return
+    if unlike.ending is Ending.DIVERGED:
+        if options.mode is Mode.VERIFY_LIVE:
+            yield "accept", "--golden=record"
+            return
+        if unlike.calls:
+            yield "accept", "--golden-update-changed  # only calls that have changed are made"
+        else:
+            yield "accept", "--golden-accept  # on the recorded answers: no call is made"
+    if unlike.ending not in _ADVICE:
+        return
+    does, option = _ADVICE[unlike.ending]
     if unlike.ending is Ending.EXPIRED and options.max_age is not None:
         option += f" --golden-max-age={options.max_age}s"
-    return does, option
+    yield does, option
 
 
 def text_of(test: str, where: str, unlike: Unlike) -> str:

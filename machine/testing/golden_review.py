@@ -6,17 +6,23 @@ One answer may apply to every later change of the same cause. Nothing is ever ac
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import pytest
 
-from machine.testing.golden_check import Unlike
+from machine.testing.golden_options import How
 from machine.testing.golden_session import Session
+from machine.testing.golden_unlike import Unlike
 
 _ACCEPTED: Final = "  accepted with all of this cause"
 
-_QUESTION: Final = "record it again, for real? y(es), n(o), a(ll of this cause), q(uit asking): "
+_QUESTIONS: Final[Mapping[How, str]] = {
+    How.LIVE: "record it again, for real?",
+    How.FACTS: "accept it, on the recorded answers?",
+    How.CHANGED: "record it again, with the calls that changed made for real?",
+}
+_ANSWERS: Final = "y(es), n(o), a(ll of this cause), q(uit asking): "
 
 
 def ask(session: Session, config: pytest.Config, text: str, unlike: Unlike) -> bool:
@@ -29,7 +35,7 @@ def ask(session: Session, config: pytest.Config, text: str, unlike: Unlike) -> b
         return False
     with _terminal(config):
         print(f"\n{text}\n")  # noqa: T201 - a question to a person
-        answer = _answer()
+        answer = _answer(f"{_QUESTIONS[session.options.how]} {_ANSWERS}")
     if answer == "q":
         session.asks = False
     if answer == "a" and unlike.cause:
@@ -37,10 +43,10 @@ def ask(session: Session, config: pytest.Config, text: str, unlike: Unlike) -> b
     return answer in {"y", "a"}
 
 
-def _answer() -> str:
+def _answer(question: str) -> str:
     while True:
         try:
-            answer = input(_QUESTION).strip().lower()[:1]
+            answer = input(question).strip().lower()[:1]
         except EOFError:
             return "q"
         if answer in {"y", "n", "a", "q"}:

@@ -207,8 +207,12 @@ class Session:
         if self.options.mode is Mode.VERIFY_LIVE:
             yield f"to record what is otherwise now: pytest {shlex.join(tests)} --golden=record"
             return
-        age = f" --golden-max-age={self.options.max_age}s" if self.options.max_age is not None else ""
-        yield f"to accept what changed: pytest --golden-update{age}, or --golden-review{age} to be asked"
+        if self.counts[Ending.DIVERGED]:
+            yield "to accept what changed: pytest --golden-accept (no call is made), --golden-update-changed (only"
+            yield "  calls that changed) or --golden-update (all); with --golden-review you are asked first"
+        if self.counts[Ending.EXPIRED]:
+            age = "" if self.options.max_age is None else f" --golden-max-age={self.options.max_age}s"
+            yield f"to record what is too old: pytest --golden-update{age}, or --golden-review{age} to be asked"
 
     def _causes(self) -> Iterator[tuple[str, list[str]]]:
         found: dict[str, tuple[str, list[str]]] = {}

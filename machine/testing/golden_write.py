@@ -7,8 +7,8 @@ from pathlib import Path
 
 from machine.recordings.bundle_writer import write_bundle
 from machine.recordings.readable_writer import without_time
-from machine.testing.golden_check import Unlike
 from machine.testing.golden_session import Ending
+from machine.testing.golden_unlike import Unlike
 
 
 def keep(candidate: Path, file: Path, *, renew: bool = False) -> bool:

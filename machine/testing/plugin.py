@@ -78,7 +78,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     options = config.stash[KEY].options
     if options.mode is not Mode.REPLAY:
         return f"golden: {options.mode}"
-    return "golden: update" if options.update else "golden: review" if options.review else None
+    return f"golden: {options.how}" if options.update else "golden: review" if options.review else None
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -287,7 +288,11 @@ class HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, routes: Mapping[str, Callable[[Answers], None]]) -> None:
+    answers: type[Answers] = Answers
+
+    def __init__(
+        self, routes: Mapping[str, Callable[[Answers], None]], address: Any = ("127.0.0.1", 0)
+    ) -> None:
         self.routes = dict(routes)
         self.lock = threading.Lock()
         self.asked: Counter[tuple[str, str]] = Counter()
@@ -296,7 +301,7 @@ class HttpServer(ThreadingHTTPServer):
         self.problems: list[BaseException | None] = []
         self.stopping = threading.Event()
         self.open: set[Any] = set()
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(address, self.answers)
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
@@ -328,6 +333,30 @@ class HttpServer(ThreadingHTTPServer):
                 with contextlib.suppress(OSError):
                     request.shutdown(socket.SHUT_RDWR)
         assert not self.problems, self.problems
+
+
+class UnixAnswers(Answers):
+    """One connection on a Unix socket."""
+
+    disable_nagle_algorithm = False
+
+
+class UnixHttpServer(HttpServer):
+    """The same on a Unix socket, whose path is `server_address`."""
+
+    address_family = socket.AF_UNIX
+    answers = UnixAnswers
+    server_bind = TCPServer.server_bind  # that of HTTP servers asks for the name of the host
+
+
+@contextlib.contextmanager
+def serving_on(path: Path, **routes: Callable[[Answers], None]):
+    """Start a `UnixHttpServer` on the socket at a path."""
+    server = UnixHttpServer(routes, str(path))
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager

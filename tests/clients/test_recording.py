@@ -257,3 +257,56 @@ def test_a_session_of_io_after_the_end_of_its_attempt_is_refused(server, store):
     assert caught.value.code == Code.ATTEMPT_CLOSED
     server.stop()
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+# -- secrets -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["requests", "urllib3", "httpx"])
+def test_a_redirect_to_another_origin_takes_no_secret_along(server, store, monkeypatch, kind):
+    library = pytest.importorskip(kind)
+    monkeypatch.setenv("API_KEY", "the-real-key-of-somebody")
+
+    def handler(ctx, io, rec):
+        headers = {"x-api-key": io.secret("API_KEY"), "x-plain": "1"}
+        url = f"{server.url}/redirect?to={elsewhere.url}/echo"
+        if kind == "urllib3":
+            ctx["status"] = library.PoolManager().request("GET", url, headers=headers).status
+        elif kind == "httpx":
+            ctx["status"] = library.get(url, headers=headers, follow_redirects=True).status_code
+        else:
+            ctx["status"] = library.get(url, headers=headers, timeout=5).status_code
+
+    with serving() as elsewhere:
+        plan = one_state(handler, clients=[kind])
+        result = run(plan, store=store)
+        assert result.context == {"status": 200}
+        (_, _, sent, _), (_, _, arrived, _) = server.requests[0], elsewhere.requests[0]
+    names = {name.lower(): value for name, value in arrived.items()}
+    assert {name.lower(): value for name, value in sent.items()}["x-api-key"] == "the-real-key-of-somebody"
+    assert "x-api-key" not in names
+    assert names["x-plain"] == "1"
+    server.stop()
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+@pytest.mark.parametrize("kind", ["requests", "urllib3", "httpx"])
+def test_a_redirect_to_another_origin_with_a_secret_in_its_body_is_refused(server, store, monkeypatch, kind):
+    library = pytest.importorskip(kind)
+    monkeypatch.setenv("API_KEY", "the-real-key-of-somebody")
+
+    def handler(ctx, io, rec):
+        body = {"key": io.secret("API_KEY")}
+        url = f"{server.url}/redirect?status=307&to={elsewhere.url}/echo"
+        if kind == "urllib3":
+            library.PoolManager().request("POST", url, json=body)
+        elif kind == "httpx":
+            library.post(url, json=body, follow_redirects=True)
+        else:
+            library.post(url, json=body, timeout=5)
+
+    with serving() as elsewhere:
+        plan = one_state(handler, clients=[kind])
+        result = run(plan, store=store)
+        assert result.error.code == "http_redirect_refused"
+        assert elsewhere.asked.total() == 0

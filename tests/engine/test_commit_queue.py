@@ -14,6 +14,7 @@ from machine import Plan, RunConfig
 from machine.config import FanOutJoin
 from machine.engine.commit_queue import CommitQueue
 from machine.events import RunStarted, chain_next, seal
+from machine.io.handler_tasks import notice_tasks
 from machine.stores import ZERO_CHAIN, MemoryStore, StoredEvent
 
 
@@ -321,3 +322,38 @@ def test_outcomes_are_handed_out_in_the_order_of_the_log_whichever_must_be_durab
 
     assert machine.run(plan, store=store, run_id=chosen, transports=world).status == "completed"
     assert machine.replay(chosen, plan=plan, store=store).identical
+
+
+def test_tasks_are_counted_again_only_when_one_was_made(monkeypatch):
+    """Counting takes as long as some commits, so a run that stays alone counts them once."""
+    counted, store = [], Slow(seconds=0)
+
+    def running():
+        counted.append(asyncio.all_tasks())
+        return counted[-1]
+
+    monkeypatch.setattr("machine.engine.commit_queue.running_tasks", running)
+    queue, made = queue_of(store), events(1, 5)
+
+    async def commits(*, by_itself):
+        store.threads.clear()
+        queue.add([made.pop(0)], {}, behind=False)
+        await queue.durable()
+        assert (store.threads == {"MainThread"}) is by_itself
+
+    async def main():
+        with notice_tasks():
+            await commits(by_itself=True)
+            await commits(by_itself=True)
+            assert len(counted) == 1
+            other = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+            await commits(by_itself=False)
+            other.cancel()
+            await asyncio.wait([other])
+            await commits(by_itself=True)
+            assert len(counted) == 3
+            await commits(by_itself=True)
+            assert len(counted) == 3
+
+    asyncio.run(main())
+    queue.close()

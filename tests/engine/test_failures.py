@@ -18,7 +18,7 @@ from machine.exception_causes import causes_of, causes_text
 from machine.failed_attempt_info import LONGEST_WAIT, read_causes, read_wait
 from machine.io.http_message import HttpResponse
 from machine.retry_after import seconds_asked, wait_asked
-from machine.testing import golden_check
+from machine.testing import golden_live
 
 HOURS = 3600.0
 
@@ -212,7 +212,7 @@ def test_a_replay_that_fails_as_the_recording_did_not_says_why(store):
 
 def test_a_golden_whose_run_failed_tells_the_causes(store):
     result = run(failing(lambda ctx, io, rec: chained()), store=store)
-    told = golden_check._ended_badly(result, ["completed"])
+    told = golden_live.ended_badly(result, ["completed"])
 
     assert any("caused by KeyError: 'ROOT'" in line for line in told.lines)
 

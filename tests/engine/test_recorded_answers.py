@@ -303,8 +303,9 @@ def test_a_request_with_a_secret_matches_after_a_rotation_and_the_handler_gets_t
     assert replay(again.run_id, plan=plan, store=store, transports=transports).identical
 
 
+@pytest.mark.parametrize("readable", [False, True], ids=["version 1", "version 2"])
 def test_a_bundle_without_secrets_gives_placeholders_and_is_never_sent_live(
-    store, scripted, monkeypatch, tmp_path
+    store, scripted, monkeypatch, tmp_path, readable
 ):
     monkeypatch.setenv("API_TOKEN", TRUE)
     plan, seen = sending_a_token()
@@ -315,7 +316,7 @@ def test_a_bundle_without_secrets_gives_placeholders_and_is_never_sent_live(
     }
     recorded = run(plan, store=store, transports=transports)
     path = tmp_path / "recorded.run"
-    machine.export_run(recorded.run_id, path, store=store)
+    machine.export_run(recorded.run_id, path, store=store, readable=readable)
     with MemoryStore() as other:
         shut = run(plan, store=other, transports=transports, facts_from=path, config=SHUT)
         assert (shut.status, shut.context, len(transports["http"].asked)) == ("completed", {"status": 200}, 1)
@@ -400,3 +401,20 @@ def test_concurrent_states_and_paranoid_runs(store, world):
     config = RunConfig(io_mode="replay", paranoid=True, execution_mode=machine.config.FanOutJoin(2))
     again = run(plan, store=store, transports={"world": world}, facts_from=recorded.run_id, config=config)
     assert (again.status, again.context) == ("completed", recorded.context)
+
+
+def test_a_fork_of_a_bundle_without_seals_hands_out_no_placeholder(store, scripted, monkeypatch, tmp_path):
+    monkeypatch.setenv("API_TOKEN", TRUE)
+    plan, seen = sending_a_token()
+    transports = {
+        "http": scripted(lambda request: {"status": 200, "url": "http://h/", "headers": [], "body": {}})
+    }
+    recorded = run(plan, store=store, transports=transports)
+    path = tmp_path / "recorded.run"
+    machine.export_run(recorded.run_id, path, store=store, readable=True)
+    with machine.open_bundle(path) as bundle, MemoryStore() as other:
+        forked = machine.fork(
+            recorded.run_id, plan=plan, source=bundle.store, store=other, at=3, transports=transports
+        )
+    assert (forked.result.status, forked.result.error.code) == ("failed", "secret_unavailable")
+    assert (seen, len(transports["http"].asked)) == ([TRUE], 1)

@@ -101,9 +101,10 @@ def test_changed_code_fails_with_the_divergence_its_cause_and_how_to_accept_it(r
     assert "RECORDED  25" in text
     assert "NOW       37" in text
     assert "the code of prices.compute.total has changed" in text
-    assert "pytest test_prices.py::test_prices --golden-update" in text
+    assert "accept  pytest test_prices.py::test_prices --golden-accept  # on the recorded answers" in text
+    assert "or      pytest test_prices.py::test_prices --golden-update  # every call" in text
     assert "golden: 1 diverged" in text
-    assert "to accept what changed: pytest --golden-update" in text
+    assert "to accept what changed: pytest --golden-accept" in text
 
 
 def test_a_failure_shows_nothing_of_the_plugins_own_code(recorded):
@@ -406,7 +407,7 @@ def test_the_command_that_renews_what_is_too_old_says_how_old_that_is(recorded, 
     monkeypatch.setattr(time, "time", lambda: real() + 40 * 86400)
     text = said(recorded.run("--golden-max-age=30d"))
     assert "accept  pytest test_prices.py::test_prices --golden-update --golden-max-age=2592000s" in text
-    assert "to accept what changed: pytest --golden-update --golden-max-age=2592000s" in text
+    assert "to record what is too old: pytest --golden-update --golden-max-age=2592000s" in text
 
 
 # -- the live world ------------------------------------------------------------------------------------------

@@ -475,7 +475,7 @@ def of_adbc(adbc):
 
 def of_primp(primp):
     at, client, other = f"http://{NOWHERE}/", primp.Client(), primp.AsyncClient()
-    methods = "get head options delete post put patch".split()
+    methods = ["get", "head", "options", "delete", "post", "put", "patch"]
     found = {}
     for owner, one in (("primp", primp), ("primp.Client", client), ("primp.AsyncClient", other)):
         for method in methods:
@@ -503,7 +503,7 @@ def of_obstore(obstore):
     import obstore.store
 
     local = obstore.store.LocalStore(str(Path.cwd()))
-    with_path = "get head put delete open_reader open_writer".split()
+    with_path = ["get", "head", "put", "delete", "open_reader", "open_writer"]
     given = {"get_range": ("there", 0, 1), "get_ranges": ("there", [0], [1]), "put": ("new", b"x")}
     found = {"obstore.list": lambda: obstore.list(local)}
     for name in (*with_path, "get_range", "get_ranges", "list_with_delimiter", "copy", "rename"):
@@ -541,7 +541,7 @@ def of_rasterio(rasterio):
 
 
 def of_pyogrio(pyogrio):
-    reading = "read_dataframe read_arrow read_info read_bounds list_layers".split()
+    reading = ["read_dataframe", "read_arrow", "read_info", "read_bounds", "list_layers"]
     return {
         **{f"pyogrio.{name}": lambda name=name: getattr(pyogrio, name)("there") for name in reading},
         "pyogrio.write_dataframe": lambda: pyogrio.write_dataframe(None, "new"),
