@@ -96,7 +96,9 @@ def _asked(model: BaseChatModel, messages: Sequence[BaseMessage], stop: Any, opt
     """Return what a model is asked, without the ids that LangChain gives messages, which are random."""
     shown = []
     for one in messages_to_dict(messages):
-        data = {key: value for key, value in one["data"].items() if key != "id" and value not in (None, [], {})}
+        data = {
+            key: value for key, value in one["data"].items() if key != "id" and value not in (None, [], {})
+        }
         shown.append({**data, "type": one["type"]})
     asked = {"model": model._llm_type, "messages": shown, "stop": stop, "options": options}  # noqa: SLF001 - LangChain's name of a kind
     return {key: _plain(value) for key, value in asked.items() if value}

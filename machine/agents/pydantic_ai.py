@@ -20,7 +20,6 @@ from pydantic_ai.durable_exec import (
     DurableOperationBackend,
     DurableOperationId,
     JournalCallableOperationBackend,
-    ModelRequestId,
     RoleBasedOperationConfig,
     ToolsetCallToolId,
     conversation_id_from_run_id,
@@ -42,9 +41,7 @@ _NEW_EVERY_TIME: Final = frozenset({"timestamp", "run_id", "conversation_id", "t
 
 _RAISED: Final = (exceptions.AgentRunError, exceptions.UserError)
 _RAISED_CLASSES: Final = tuple(
-    found
-    for found in vars(exceptions).values()
-    if isinstance(found, type) and issubclass(found, _RAISED)
+    found for found in vars(exceptions).values() if isinstance(found, type) and issubclass(found, _RAISED)
 )
 """The exceptions of pydantic-ai, which are raised as themselves in a replay too."""
 
@@ -87,7 +84,9 @@ def _asked(operation: DurableOperationId, given: tuple[object, ...]) -> list[Any
     return found
 
 
-def _options_of_tool(operation: DurableOperationId, tool: object | None, name: str) -> Options | Literal[False]:
+def _options_of_tool(
+    operation: DurableOperationId, tool: object | None, name: str
+) -> Options | Literal[False]:
     """Return the options of the step of a tool, from its metadata; False if it is to be no step."""
     del operation
     metadata = tool.tool_def.metadata if isinstance(tool, ToolsetTool) else None
@@ -113,9 +112,7 @@ class _Steps(JournalCallableOperationBackend[Options]):
         config: Options,
     ) -> object:
         """Perform one unit as a step."""
-        recorded = step(
-            _perform, name=name, ignore_args=("body",), raises=_RAISED_CLASSES, **dict(config)
-        )
+        recorded = step(_perform, name=name, ignore_args=("body",), raises=_RAISED_CLASSES, **dict(config))
         return await recorded(_asked(operation_id, cache_key), body)
 
 
@@ -155,8 +152,9 @@ class MachineDurability(BaseDurabilityCapability[Any]):
 
     def get_durable_operation_backend(self) -> DurableOperationBackend[Options]:
         """Return what performs the units of the agent."""
-
         return _Steps(
             agent_name=self.name or "agent",
-            config=RoleBasedOperationConfig(model={}, event={}, capability={}, tool={}, resolve_tool=_options_of_tool),
+            config=RoleBasedOperationConfig(
+                model={}, event={}, capability={}, tool={}, resolve_tool=_options_of_tool
+            ),
         )
