@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 
 import pytest
 from golden_suite import empty_suite, said
+
+from machine import cli
 
 PLAN = """
 from machine import Plan
@@ -196,3 +199,30 @@ def test_the_help_names_both(shop):
     text = " ".join(said(shop.run("--help")).split())
     assert "--golden-accept write anew the goldens that fail" in text
     assert "--golden-update-changed as --golden-update, but make only the calls that have changed" in text
+
+
+# -- after a merge --------------------------------------------------------------------------------------------
+
+
+def test_a_conflict_and_a_newer_golden_are_named_and_a_resealed_one_replays(shop, monkeypatch):
+    golden = shop.golden("test_shop")
+    whole = golden.read_text()
+    lines = whole.split("\n")
+    golden.write_text("\n".join(["<<<<<<< HEAD", lines[0], "=======", *lines, ">>>>>>> theirs", ""]))
+    text = said(shop.run())
+    assert "it has a conflict of a merge" in text
+    assert "machine golden reseal" in text
+    golden.write_text(whole.replace('"version":2', '"version":4'))
+    for option in ([], ["--golden-update"]):
+        text = said(shop.run(*option))
+        assert "made by a newer version of machine: its format is 4" in text
+        assert "hint: update machine" in text
+        assert "--golden=record" not in text
+    edited = re.sub(
+        r"(state_completed) [0-9a-f]{8}", r"\1 00000000", re.sub(r'"end":\{.*', '"end":{}}', whole)
+    )
+    golden.write_text(edited)
+    monkeypatch.chdir(shop.path)
+    assert cli.main(["verify", "fixtures/test_shop.run"]) == 3
+    assert cli.main(["golden", "reseal", "fixtures/test_shop.run"]) == 0, "the test replays it"
+    assert golden.read_text() == whole
