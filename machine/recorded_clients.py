@@ -19,15 +19,16 @@ MODULES: Final[Mapping[str, str]] = {
     "aiohttp": "machine.clients.aiohttp",
     "boto3": "machine.clients.boto3",
     "botocore": "machine.clients.botocore",
+    "duckdb": "machine.clients.duckdb",
     "grpc": "machine.clients.grpc",
     "httpx": "machine.clients.httpx",
+    "psycopg": "machine.clients.psycopg",
     "redis": "machine.clients.redis",
     "requests": "machine.clients.requests",
-    "urllib3": "machine.clients.urllib3",
-    "sqlite3": "machine.clients.sqlite3",
-    "psycopg": "machine.clients.psycopg",
-    "duckdb": "machine.clients.duckdb",
     "sqlalchemy": "machine.clients.sqlalchemy",
+    "sqlite3": "machine.clients.sqlite3",
+    "urllib3": "machine.clients.urllib3",
+    "websockets": "machine.clients.websockets",
 }
 """The module that records the clients of each library."""
 

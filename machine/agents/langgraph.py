@@ -3,8 +3,8 @@
     model = recorded_model(ChatOpenAI(model="..."))
     tools = recorded_tools([search, book], effects=["book"])
 
-They stand wherever the original ones would: in nodes, in `ToolNode(tools)`, in `create_agent(model, tools)`. The graph
-itself is the handler's own code, which a replay runs again.
+They stand wherever the original ones would: in nodes, in `ToolNode(tools)`, in `create_agent(model, tools)`. The
+graph itself is the handler's own code, which a replay runs again.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def _asked(model: BaseChatModel, messages: Sequence[BaseMessage], stop: Any, opt
     """Return what a model is asked, without the ids that LangChain gives messages, which are random."""
     shown = []
     for one in messages_to_dict(messages):
-        data = {key: value for key, value in one["data"].items() if key != "id" and value not in (None, [], {})}
+        data = {
+            key: value for key, value in one["data"].items() if key != "id" and value not in (None, [], {})
+        }
         shown.append({**data, "type": one["type"]})
     asked = {"model": model._llm_type, "messages": shown, "stop": stop, "options": options}  # noqa: SLF001 - LangChain's name of a kind
     return {key: _plain(value) for key, value in asked.items() if value}

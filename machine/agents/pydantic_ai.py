@@ -2,8 +2,8 @@
 
     agent = Agent(model, name="support", capabilities=[MachineDurability()])
 
-pydantic-ai says what a unit of durable work is, and where it leaves its own code for one. Here such a unit is a step:
-live it runs once, a replay does not run it, and after a crash those that had ended are not run again.
+pydantic-ai says what a unit of durable work is, and where it leaves its own code for one. Here such a unit is a
+step: live it runs once, a replay does not run it, and after a crash those that had ended are not run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pydantic_ai.durable_exec import (
     DurableOperationBackend,
     DurableOperationId,
     JournalCallableOperationBackend,
-    ModelRequestId,
     RoleBasedOperationConfig,
     ToolsetCallToolId,
     conversation_id_from_run_id,
@@ -42,9 +41,7 @@ _NEW_EVERY_TIME: Final = frozenset({"timestamp", "run_id", "conversation_id", "t
 
 _RAISED: Final = (exceptions.AgentRunError, exceptions.UserError)
 _RAISED_CLASSES: Final = tuple(
-    found
-    for found in vars(exceptions).values()
-    if isinstance(found, type) and issubclass(found, _RAISED)
+    found for found in vars(exceptions).values() if isinstance(found, type) and issubclass(found, _RAISED)
 )
 """The exceptions of pydantic-ai, which are raised as themselves in a replay too."""
 
@@ -73,7 +70,7 @@ def _without_noise(value: Any) -> Any:
 
 
 def _asked(operation: DurableOperationId, given: tuple[object, ...]) -> list[Any]:
-    """Return what an operation is asked, as JSON: messages and tools of a model, or name and arguments of a tool."""
+    """Return what an operation is asked, as JSON: messages and tools of a model, name and arguments of a tool."""
     if isinstance(operation, ToolsetCallToolId):
         given = given[:2]
     found = []
@@ -87,7 +84,9 @@ def _asked(operation: DurableOperationId, given: tuple[object, ...]) -> list[Any
     return found
 
 
-def _options_of_tool(operation: DurableOperationId, tool: object | None, name: str) -> Options | Literal[False]:
+def _options_of_tool(
+    operation: DurableOperationId, tool: object | None, name: str
+) -> Options | Literal[False]:
     """Return the options of the step of a tool, from its metadata; False if it is to be no step."""
     del operation
     metadata = tool.tool_def.metadata if isinstance(tool, ToolsetTool) else None
@@ -113,9 +112,7 @@ class _Steps(JournalCallableOperationBackend[Options]):
         config: Options,
     ) -> object:
         """Perform one unit as a step."""
-        recorded = step(
-            _perform, name=name, ignore_args=("body",), raises=_RAISED_CLASSES, **dict(config)
-        )
+        recorded = step(_perform, name=name, ignore_args=("body",), raises=_RAISED_CLASSES, **dict(config))
         return await recorded(_asked(operation_id, cache_key), body)
 
 
@@ -123,8 +120,8 @@ class MachineDurability(BaseDurabilityCapability[Any]):
     """A capability of an agent by which its models and tools are steps of the handler that runs it.
 
     Outside a handler the agent runs as without it. A tool that changes the outside world says so:
-    `metadata={"machine": {"effect": True}}`, with other options of a step besides; `{"machine": False}` leaves a tool
-    out, which then may use the handler's `io`. The agent needs a name.
+    `metadata={"machine": {"effect": True}}`, with other options of a step besides; `{"machine": False}` leaves a
+    tool out, which then may use the handler's `io`. The agent needs a name.
     """
 
     engine_spec = DurabilityEngineSpec(
@@ -155,8 +152,9 @@ class MachineDurability(BaseDurabilityCapability[Any]):
 
     def get_durable_operation_backend(self) -> DurableOperationBackend[Options]:
         """Return what performs the units of the agent."""
-
         return _Steps(
             agent_name=self.name or "agent",
-            config=RoleBasedOperationConfig(model={}, event={}, capability={}, tool={}, resolve_tool=_options_of_tool),
+            config=RoleBasedOperationConfig(
+                model={}, event={}, capability={}, tool={}, resolve_tool=_options_of_tool
+            ),
         )

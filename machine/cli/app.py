@@ -62,6 +62,10 @@ COMMANDS: Final = {
         "machine.cli.convert:convert",
         "Write bundles anew in the version that people review, in place.",
     ),
+    "golden reseal": (
+        "machine.cli.golden:reseal",
+        "Compute the sums of merged goldens again, and replay them.",
+    ),
     "scan": ("machine.cli.scan:scan", "Find what looks like a secret in runs, bundles and other files."),
     "secrets rotate-key": (
         "machine.cli.secrets:rotate",
@@ -76,7 +80,10 @@ COMMANDS: Final = {
 }
 """Module and summary of each command; the summary repeats the docstring, so that --help imports none."""
 
-GROUPS: Final = {"secrets": "Replace or delete the keys that secrets are stored under."}
+GROUPS: Final = {
+    "golden": "Work on the files of golden runs.",
+    "secrets": "Replace or delete the keys that secrets are stored under.",
+}
 """Summary of each group of commands, by the first of their two words."""
 
 _COMMON: Final = Group("Common options", sort_key=9)

@@ -122,7 +122,7 @@ class Report:
         """
         began = time.monotonic()
         jobs = min(jobs or worker_pool.cores(), len(items))
-        came = _looked_at(look, items, jobs, tests or {})
+        came = looked_at(look, items, jobs, tests or {})
         told: list[dict[str, Any]] = []
         counts: Counter[str] = Counter()
         code = int(Exit.OK)
@@ -198,9 +198,10 @@ class Report:
         self.session.out.line(*cells, f" in {duration(seconds * 1000)}")
 
 
-def _looked_at(
+def looked_at(
     look: Look, items: Sequence[Item], jobs: int, tests: Mapping[int, Golden]
 ) -> Generator[tuple[int, Outcome], None, None]:
+    """Yield the outcome of each item, by position, in any order; those in `tests` are replayed by their tests."""
     if tests:
         yield from replay_test_goldens.outcomes(tests, jobs)
     rest = [index for index in range(len(items)) if index not in tests]

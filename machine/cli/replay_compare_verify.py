@@ -83,7 +83,7 @@ def replay(
         )
     if not one or tests:
         report = many_recorded_runs.Report(
-            session, "identical", ("diverged", "damaged", "error"), _tell_replay, quiet
+            session, "identical", ("diverged", "damaged", "error"), tell_replay, quiet
         )
         return report.of(recorded_run_item.Replaying(session, target, undeclared_io), items, jobs, tests)
     (run,) = runs
@@ -108,7 +108,7 @@ def replay(
     if session.as_json:
         session.out.json({**result.to_json(), "undeclared_io": reporter.undeclared_json()})
     else:
-        _tell_replay(session, result)
+        tell_replay(session, result)
         if unopened:
             session.note("note", f"its secrets were not opened: {unopened}")
     return recorded_run_item.exit_for(result)
@@ -122,7 +122,8 @@ def _unopened(store: Store, run_id: str) -> str:
     return "their key is not here: it was deleted, or the run came in a bundle without them"
 
 
-def _tell_replay(session: Session, result: machine.ReplayResult) -> None:
+def tell_replay(session: Session, result: machine.ReplayResult) -> None:
+    """Print the result of a replay."""
     if result.divergence is None:
         open_end = "" if result.status != "running" else ", as far as the recording goes"
         session.out.line(

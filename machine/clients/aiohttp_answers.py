@@ -13,6 +13,7 @@ from aiohttp.connector import Connection
 
 from machine.clients.aiohttp_failures import exception_for
 from machine.clients.any_loop import Stream
+from machine.clients.nowhere import Nowhere
 from machine.errors import IoError
 from machine.io.http_message import usual_reason
 from machine.io.volatile_answer_headers import lasting
@@ -57,7 +58,7 @@ class RecordedAnswer:
         loop = asyncio.get_running_loop()
         continues = b"HTTP/1.1 100 Continue\r\n\r\n" if "expect" in request.headers else b""
         protocol = _Protocol(loop, continues + self._head())
-        protocol.connection_made(_Nowhere())
+        protocol.connection_made(Nowhere())
         return Connection(self, request.connection_key, protocol, loop)  # type: ignore[arg-type] # what it asks of a connector is here
 
     def gives_body_of(self, response: aiohttp.ClientResponse, request: aiohttp.ClientRequest) -> None:
@@ -110,35 +111,6 @@ class _Protocol(ResponseHandler):
         """Begin to read."""
         super().set_response_params(**{**options, "read_timeout": None})
         self.data_received(self._recorded_head)
-
-
-class _Nowhere(asyncio.Transport):
-    """A transport that takes everything and sends nothing."""
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        del name
-        return default
-
-    def is_closing(self) -> bool:
-        return False
-
-    def write(self, data: Any) -> None:
-        """Send nothing."""
-
-    def writelines(self, list_of_data: Any) -> None:
-        """Send nothing."""
-
-    def close(self) -> None:
-        """Close nothing."""
-
-    def abort(self) -> None:
-        """Close nothing."""
-
-    def pause_reading(self) -> None:
-        """Wait for nothing."""
-
-    def resume_reading(self) -> None:
-        """Wait for nothing."""
 
 
 class _Body(aiohttp.StreamReader):

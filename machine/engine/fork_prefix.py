@@ -59,7 +59,7 @@ class SharedPast:
     """
 
     shut = False
-    """True where what these facts do not answer is not made either."""
+    """True for answers to a run that never goes outside, which may be given one by one."""
 
     def __init__(
         self,

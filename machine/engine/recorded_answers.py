@@ -111,11 +111,12 @@ class RecordedAnswers(SharedPast):
     def has_placeholder(self, fact: FactRecorded) -> bool:
         """Say whether an answer has the placeholder of a secret."""
         outcome = fact.outcome
-        if not isinstance(outcome, FactValue) or MARK.encode() not in (
-            data := self._load(outcome.payload_id)
-        ):
+        if not isinstance(outcome, FactValue):
             return False
-        return any(True for _ in sources_in(canonical.decode_stored(outcome.payload_id, data)))
+        data = self._load(outcome.payload_id)
+        if MARK.encode() not in data:
+            return False
+        return bool(sources_in(canonical.decode_stored(outcome.payload_id, data)))
 
     def asked_in(self, state_id: str, namespace: str) -> int:
         """Return how many calls of a namespace a state made in the recording."""

@@ -22,11 +22,10 @@ from machine.io.call_identity import Call
 from machine.io.client_work import ClientWork, performing, whole_of
 from machine.io.redirect_secrets import Sensitive
 from machine.io.request_identity import RequestRules
-from machine.io.step_calls import at_once
 from machine.io.streamed_answer import CallStream, UnrecordedStream
 from machine.io.transaction_answers import Place
 from machine.io.transport import Opened
-from machine.io.waiting_thread import WaitingThread, in_caller
+from machine.io.waiting_thread import WaitingThread, alone, at_once, in_caller
 from machine.recorded_clients import Clients
 from machine.watch.threads_and_programs import follow_callers
 from machine.watch.watch import unguarded
@@ -146,7 +145,8 @@ class ClientCalls(ABC):
         event loop the answer is recorded whole.
         """
         if not self.stops_the_loop():
-            opening = partial(self.client_stream, namespace, request, open_answer, rules)
+            in_one_part = partial(in_caller, alone, open_answer)
+            opening = partial(self.client_stream, namespace, request, in_one_part, rules)
             return BlockingStream(self, self.in_thread(opening))
         with unguarded(), performing(ClientWork(namespace, partial(whole_of, open_answer))):
             self._refuse_effect(namespace, request)
@@ -228,15 +228,19 @@ class BlockingStream:
 
     def next(self) -> bytes | None:
         """Return the next piece, None at the end. Raises the recorded error of a stream that broke off."""
+        if self.stream.is_whole:
+            return self.stream.next_of_whole()
         return self.run(self.stream.next)
 
     def close(self) -> None:
         """Stop reading. The place where a stream that goes on was closed is recorded."""
-        if not self.stream.ended:
+        if self.stream.is_whole:
+            self.stream.ended = True
+        elif not self.stream.ended:
             self.run(self.stream.aclose)
 
     def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a read of the stream, from the thread of the client."""
-        if isinstance(self.stream, UnrecordedStream):  # it is there as a whole, and waits for nothing
+        if self.stream.is_whole:  # it waits for nothing
             return at_once(call())
         return self._io.in_thread(call)

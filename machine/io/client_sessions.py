@@ -13,6 +13,7 @@ from machine.recorded_clients import module_of
 if TYPE_CHECKING:
     from aiohttp import ClientSession
     from requests import Session
+    from websockets.asyncio import client as websockets_client
 
 
 Made = TypeVar("Made")
@@ -79,4 +80,15 @@ class ClientSessions(ClientCalls):
         `UsageError` for what is no channel, and (`client_not_installed`) without grpc.
         """
         made: Made = module_of("grpc").recorded(channel, self, reads, keyed)
+        return made
+
+    def websocket(self, url: str, *, reads: bool = False, **options: Any) -> websockets_client.connect:
+        """Return a `websockets.asyncio.client.connect` whose connections are recorded message by message.
+
+        With `reads=True` sending a message is no effect. `options` are those of `connect`. Raises `UsageError`
+        (`client_not_installed`) without websockets.
+        """
+        made: websockets_client.connect = module_of("websockets").websocket(
+            self, url, reads=reads, options=options
+        )
         return made

@@ -16,6 +16,7 @@ from machine.io.client_work import CLIENT_NAMESPACES
 from machine.io.outcome_turns import HandOut
 from machine.io.step_function import KEYED, Classes, Step
 from machine.io.step_transport import STEP, StepWork, announced
+from machine.io.waiting_thread import at_once
 from machine.watch.threads_and_programs import follow_callers
 from machine.watch.watch import unguarded
 
@@ -206,15 +207,3 @@ def _step_of(function: Any, options: StepOptions) -> Step:
     if step is None:
         step = _known[function] = Step.of(function)
     return step
-
-
-def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on the spot. It may give way to others, but wait for none."""
-    try:
-        while coroutine.send(None) is None:
-            pass
-    except StopIteration as ended:
-        found: T = ended.value
-        return found
-    coroutine.close()
-    raise StateError("a step of a plain function waited for the event loop that it had stopped")

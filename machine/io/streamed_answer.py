@@ -77,17 +77,26 @@ class CallStream:
         self.head: dict[str, Any] = answer
         self.size = None if self._whole is None else sum(map(len, self._whole))
 
+    @property
+    def is_whole(self) -> bool:
+        """True when all of the answer is there, so that no read of it waits."""
+        return self._whole is not None
+
+    def next_of_whole(self) -> bytes | None:
+        """Return the next piece of an answer that is there as a whole, None at the end."""
+        self.ended = not self._whole
+        return self._whole.pop(0) if self._whole else None
+
     async def next(self) -> bytes | None:
         """Return the next piece, None at the end. Raises the recorded error of a stream that broke off."""
+        if self._whole is not None:
+            return self.next_of_whole()
         async with self._one_at_a_time:
             if self._given_up:
                 raise given_up(self._call.namespace)
             if self.ended:
                 return None
             self._number += 1
-            if self._whole is not None:
-                self.ended = not self._whole
-                return self._whole.pop(0) if self._whole else None
             if self._answered is not None:
                 fact = self._in_log(self._answered)
             else:
@@ -129,8 +138,7 @@ class UnrecordedStream(CallStream):
 
     async def next(self) -> bytes | None:
         """Return the next piece, None at the end."""
-        self.ended = not self._whole
-        return self._whole.pop(0) if self._whole else None
+        return self.next_of_whole()
 
     async def aclose(self) -> None:
         """Stop reading."""

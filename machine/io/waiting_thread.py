@@ -6,9 +6,10 @@ call itself runs on the event loop, as every call does, and gives the thread its
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
-import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -16,6 +17,8 @@ from typing import Any, Final, TypeVar
 import anyio
 from anyio import from_thread
 from anyio.lowlevel import EventLoopToken, current_token
+
+from machine.errors import StateError
 
 T = TypeVar("T")
 
@@ -28,24 +31,22 @@ class WaitingThread:
 
     def wait_for(self, call: Callable[[], Coroutine[Any, Any, T]], token: EventLoopToken) -> T:
         """Run a call on an event loop, do in this thread what it gives it, and return its result."""
-        outcome: list[T] = []
-        failure: list[BaseException] = []
+        tasks: list[asyncio.Task[T]] = []
 
-        def work() -> None:
-            try:
-                _waiting.set(self)
-                outcome.append(from_thread.run(call, token=token))
-            except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits
-                failure.append(exc)
-            self._parts.put(None)
+        def begin() -> None:
+            _waiting.set(self)
+            task = asyncio.get_running_loop().create_task(call())
+            task.add_done_callback(lambda _: self._parts.put(None))
+            tasks.append(task)
 
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(work,), name="machine client call", daemon=True).start()
+        from_thread.run_sync(context.run, begin, token=token)
         while (part := self._parts.get()) is not None:
             part()
-        if failure:
-            raise failure[0]
-        return outcome[0]
+        (task,) = tasks
+        if task.cancelled():  # as for a call from any thread
+            raise CancelledError
+        return task.result()
 
     async def do(self, part: Callable[[], T]) -> T:
         """Do a part of the call in the thread that waits, and return its result."""
@@ -78,3 +79,24 @@ async def in_caller(function: Callable[..., T], *args: Any) -> T:
     """Call a function in the thread that waits for this call; here if none does."""
     thread = _waiting.get()
     return function(*args) if thread is None else await thread.do(lambda: function(*args))
+
+
+def alone(call: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+    """Run a call in this thread whose every part is done here: it waits for nothing."""
+    token = _waiting.set(None)
+    try:
+        return at_once(call(*args))
+    finally:
+        _waiting.reset(token)
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end on the spot. It may give way to others, but wait for none."""
+    try:
+        while coroutine.send(None) is None:
+            pass
+    except StopIteration as ended:
+        found: T = ended.value
+        return found
+    coroutine.close()
+    raise StateError("a call on the thread of the event loop waited for the event loop that it had stopped")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ from machine.recordings.bundle_line import (
 
 MAX_BUNDLE: Final = 1024 * 1024 * 1024
 """The most bytes of a bundle, decompressed."""
+
+CONFLICT: Final = "it has a conflict of a merge"
+"""The problem of a file with a marker that a merge has left in it."""
 
 _CHUNK: Final = 256 * 1024
 _GZIP: Final = b"\x1f\x8b"
@@ -152,7 +156,14 @@ def _check_total(total: int, path: str, number: int) -> None:
         )
 
 
+def way_out(path: str) -> str:
+    """Return a hint about a bundle that was merged or edited."""
+    return f"choose what is right, then `machine golden reseal {shlex.quote(path)}`; or record it again"
+
+
 def _check_start(head: bytes, path: str) -> None:
+    if head.startswith(b"<<<<<<< "):
+        raise BundleError(CONFLICT, path=path, line=1, hint=way_out(path))
     if not starts_as_bundle(head):
         raise BundleError("it is not a bundle: it does not begin as one", path=path, line=1)
     version = version_of(head)

@@ -15,7 +15,7 @@ from machine.errors import BundleError, Code, LogError, MachineError, NotFoundEr
 from machine.events import Artifact, ArtifactKind, Entry, RunStarted, chain_next
 from machine.recordings import bundle_line as form
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
-from machine.recordings.bundle_line_reader import read_lines
+from machine.recordings.bundle_line_reader import CONFLICT, read_lines
 from machine.recordings.bundle_writer import carried, end_of
 from machine.recordings.run_contents import Recording, gather, seals_of
 from machine.stores.base import ZERO_CHAIN, StoredEvent
@@ -95,6 +95,8 @@ class _Reader:
                     "its line end was changed to CRLF",
                     hint="git does that: put `*.run -text` into .gitattributes",
                 )
+            if line.startswith(b"<<<<<<< "):
+                raise self._wrong(CONFLICT, hint="take one side of the merge as it is, or record it again")
             self._parsed(form.check_sum, line)
             yield line
 

@@ -13,6 +13,7 @@ from machine.errors import BundleError, Code, LogError, MachineError
 from machine.events import ArtifactKind, Entry, chain_next, seal
 from machine.ids import RunId
 from machine.recordings.artifact_spool import ArtifactSpool
+from machine.recordings.bundle_line_reader import CONFLICT, way_out
 from machine.recordings.readable_events import RUN, Block, Course
 from machine.recordings.readable_json import value_of
 from machine.recordings.readable_writer import (
@@ -32,6 +33,7 @@ from machine.stores.base import ZERO_CHAIN, StoredEvent
 _BLOCK: Final = b"-- "
 _NAME: Final = re.compile(rb"-- (?P<name>.+) (?P<sum>[0-9a-f]{8})")
 _CONFLICTS: Final = (b"<<<<<<< ", b"||||||| ", b"=======", b">>>>>>> ")
+_END: Final = b'{"end":'
 _OPENING: Final = (MANIFEST, PLAN, PROVENANCE, INPUT)
 
 
@@ -48,6 +50,30 @@ def read_readable(lines: Sequence[bytes], path: str) -> Recording:
     return _Reader(lines, path).read()
 
 
+def read_unsealed(lines: Sequence[bytes], path: str) -> Recording:
+    """Return the run of a bundle of version 2 whose sums, end and spelling may be those before a merge or an edit.
+
+    Of several ends, as a merge may leave them, the earliest time counts. All else is checked. Raises `BundleError`.
+    """
+    left = [line for line in lines if not line.startswith(_END)]
+    ends = [line for line in lines if line.startswith(_END)]
+    times = {millis: line for line in ends if (millis := _time_in(line)) is not None}
+    end = [times[min(times)]] if times else ends[-1:]
+    return _Reader([*left, *end], path, sealed=False).read()
+
+
+def millis_of(said: Any) -> int:
+    """Return the time of a recording in milliseconds since 1970, from the line that has it."""
+    return int(datetime.strptime(said["recorded"], RECORDED).replace(tzinfo=UTC).timestamp()) * 1000
+
+
+def _time_in(end: bytes) -> int | None:
+    try:
+        return millis_of(canonical.decode(end)["end"])
+    except (MachineError, LookupError, TypeError, ValueError, OverflowError):
+        return None
+
+
 def provenance_of(lines: Iterator[bytes]) -> bytes:
     """Return the provenance in the lines of a bundle of version 2, unchecked; empty where there is none."""
     found = itertools.dropwhile(lambda line: not line.startswith(b"-- %b " % PROVENANCE.encode()), lines)
@@ -60,9 +86,11 @@ def provenance_of(lines: Iterator[bytes]) -> bytes:
 class _Reader:
     """A reading of the lines of a bundle; `line` is the number of the current one, for errors."""
 
-    def __init__(self, lines: Sequence[bytes], path: str) -> None:
+    def __init__(self, lines: Sequence[bytes], path: str, *, sealed: bool = True) -> None:
         self._lines = lines
         self._path = path
+        self._sealed = sealed
+        self._dated_first = False
         self._line = 1
         self._spool = ArtifactSpool()
         self._course = Course(self._load, lambda artifact: self._spool.add(artifact.id, artifact.data))
@@ -71,7 +99,7 @@ class _Reader:
         for number, line in enumerate(self._lines, 1):
             self._line = number
             if line.startswith(_CONFLICTS):
-                raise self._wrong("it has a conflict of a merge", hint=_CHOOSE)
+                raise self._wrong(CONFLICT, hint=way_out(self._path))
             if line.endswith(b"\r"):
                 raise self._wrong(
                     "its line end was changed to CRLF", hint="put `*.run -text` into .gitattributes"
@@ -96,7 +124,8 @@ class _Reader:
             recording = gather(log, self._load, self._spool)
         except MachineError as exc:
             raise self._wrong(exc.message) from exc
-        self._compare(recording)
+        if self._sealed:
+            self._compare(recording)
         return recording
 
     def _load(self, artifact_id: str) -> bytes:
@@ -112,17 +141,27 @@ class _Reader:
         self._line = 1
         try:
             header = canonical.decode(self._lines[0])
-            recorded = datetime.strptime(header["recorded"], RECORDED).replace(tzinfo=UTC)
-            return str(RunId(header["run_id"])), int(recorded.timestamp()) * 1000
-        except (MachineError, LookupError, TypeError, ValueError, OverflowError) as exc:
+            run_id, self._dated_first = str(RunId(header["run_id"])), "recorded" in header
+        except (MachineError, LookupError, TypeError, ValueError) as exc:
             self._refuse("its first line is not that of a bundle", exc)
+        if not self._dated_first:
+            self._line = len(self._lines)
+            self._require_end()
+        try:
+            said = header if self._dated_first else canonical.decode(self._lines[-1])["end"]
+            return run_id, millis_of(said)
+        except (MachineError, LookupError, TypeError, ValueError, OverflowError) as exc:
+            self._refuse("it has not the time of the recording", exc)
+
+    def _require_end(self) -> None:
+        if not self._lines[-1].startswith(_END):
+            raise self._wrong("it has no end: a part of it is missing", Code.BUNDLE_TRUNCATED)
 
     def _parts(self) -> Iterator[_Part]:
         starts = [at for at, line in enumerate(self._lines) if line.startswith(_BLOCK)]
         last = len(self._lines) - 1
-        if not self._lines[last].startswith(b'{"end":'):
-            self._line = last + 1
-            raise self._wrong("it has no end: a part of it is missing", Code.BUNDLE_TRUNCATED)
+        self._line = last + 1
+        self._require_end()
         if not starts or starts[0] != 1:
             self._line = 2
             raise self._wrong("no block follows its first line")
@@ -131,9 +170,9 @@ class _Reader:
             name, lines = _NAME.fullmatch(self._lines[at]), self._lines[at + 1 : after]
             if name is None:
                 raise self._wrong("it is no name of a block")
-            if sum_of(name["name"], lines) != name["sum"]:
+            if self._sealed and sum_of(name["name"], lines) != name["sum"]:
                 text = f"the block `{name['name'].decode(errors='replace')}` was changed"
-                raise self._wrong(text, hint=_CHOOSE)
+                raise self._wrong(text, hint=way_out(self._path))
             try:
                 content = value_of([line.decode() for line in lines]) if lines else None
                 yield _Part(at + 1, name["name"].decode(), content)
@@ -196,23 +235,22 @@ class _Reader:
 
     def _compare(self, recording: Recording) -> None:
         """Refuse any other spelling of the run than the one that is written."""
-        due = readable_lines(recording)
+        due = readable_lines(recording, dated_first=self._dated_first)
         for number, (line, same) in enumerate(itertools.zip_longest(self._lines, due), 1):
             self._line = number
             if line != same:
-                if line is not None and line.startswith(b'{"end":'):
-                    raise self._wrong("its end is not that of this run: it was changed", hint=_CHOOSE)
+                if line is not None and line.startswith(_END):
+                    raise self._wrong(
+                        "its end is not that of this run: it was changed", hint=way_out(self._path)
+                    )
                 text = "nothing" if same is None else same[:80].decode(errors="replace")
-                raise self._wrong(f"it must be written as: {text}", hint=_CHOOSE)
+                raise self._wrong(f"it must be written as: {text}", hint=way_out(self._path))
 
     def _refuse(self, problem: str, exc: Exception) -> NoReturn:
         raise self._wrong(f"{problem}: {exc}" if str(exc) else problem) from exc
 
     def _wrong(self, problem: str, code: Code = Code.BUNDLE_INVALID, hint: str | None = None) -> BundleError:
         return BundleError(problem, path=self._path, line=self._line, code=code, hint=hint)
-
-
-_CHOOSE: Final = "choose what is right, or record it again"
 
 
 def _block(part: _Part) -> Block:

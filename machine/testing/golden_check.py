@@ -17,7 +17,7 @@ from machine import aio, canonical, codec
 from machine.config import FORMATS, RunConfig, RunManifest, UndeclaredIo
 from machine.engine.run_reader import PastRun
 from machine.engine.start_and_resume import RunResult, result_of
-from machine.errors import MachineError, UsageError
+from machine.errors import Code, MachineError, UsageError
 from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
@@ -232,8 +232,8 @@ def too_old(golden: Recording, max_age: int | None) -> Unlike | None:
 def problem_of(exc: MachineError | OSError, ending: Ending = Ending.FAILED) -> Unlike:
     """Return the fault that an error of the library or the system stands for."""
     if isinstance(exc, MachineError):
-        return Unlike(
-            ending, f"error[{exc.code}]: {exc.message}", [f"  hint: {exc.hint}"] if exc.hint else []
-        )
+        lines = [f"  hint: {exc.hint}"] if exc.hint else []
+        replaceable = exc.code != Code.BUNDLE_NEWER_FORMAT  # it may be sound
+        return Unlike(ending, f"error[{exc.code}]: {exc.message}", lines, acceptable=replaceable)
     where = f": {exc.filename}" if exc.filename else ""
     return Unlike(ending, f"{exc.strerror or exc}{where}")

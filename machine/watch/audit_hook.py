@@ -22,7 +22,7 @@ import attrs
 from machine.watch.code_origin import Origin, is_harmless, leading_origin
 from machine.watch.entry_point_hooks import hook_imports, hook_loaded
 from machine.watch.package_files import came_with_a_package
-from machine.watch.recorded_clients import client_of
+from machine.watch.recorded_clients import client_of, has_client
 from machine.watch.safe_inspection import is_a, never_raises, static_name
 from machine.watch.temporary_files import is_temporary
 from machine.watch.threads_and_programs import (
@@ -233,6 +233,12 @@ def _in_words(
     """Return a description of the act, and the remedy where that is no call of `io`."""
     target = args[act.target] if act.target is not None and act.target < len(args) else None
     does = act.does if target is None else f"{act.does} {_shown(target)}"
+    if event == "sqlite3.connect" and has_client("sqlite3"):
+        client = client_of(frame, watch.own) or "sqlite3"
+        return (
+            does,
+            f'record the client: Plan(clients=["{client}"]), or do it in a step: "{watch.call_of_io(STEP)}"',
+        )
     if event not in _CALLS_OF_CLIENTS or leading_origin(frame, watch.own) is not Origin.LIBRARY:
         return does, None
     client = client_of(frame, watch.own)

@@ -22,7 +22,7 @@ from machine.watch.code_origin import Origin, leading_origin, name_of
 from machine.watch.entry_points import ENTRY_POINTS, EntryPoint
 from machine.watch.let_through import is_let_through
 from machine.watch.library_uses import Use
-from machine.watch.recorded_clients import has_client
+from machine.watch.recorded_clients import client_of, has_client
 from machine.watch.safe_inspection import bases_of, class_dict, is_a, module_dict, never_raises
 from machine.watch.watch import STEP, Watch, unguarded, watching
 
@@ -178,7 +178,7 @@ def _seen(
 ) -> None:
     use = _that_counts(point, args, kwargs, frame, watch)
     if use is not None:
-        remedy = _recorded_by(point.client, watch)
+        remedy = _recorded_by(client_of(frame, watch.own) or point.client, watch)
         watch.note(point.name, f"{use.does} ({point.name})", STEP, frame, remedy=remedy, effect=use.effect)
 
 

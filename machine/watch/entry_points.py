@@ -126,6 +126,7 @@ ENTRY_POINTS: Final[tuple[EntryPoint, ...]] = (
         "sqlalchemy.engine.default: DefaultDialect.connect DefaultDialect.do_execute DefaultDialect.do_executemany "
         "DefaultDialect.do_execute_no_params",
         uses.sqlalchemy_dialect,
+        client="sqlalchemy",
         public="sqlalchemy",
     ),
     *_each("adbc-driver-manager", "adbc_driver_manager.dbapi: connect", uses.sends("connects to a database")),

@@ -6,6 +6,7 @@ It is found by inspecting loaded modules. Nothing here imports a module or runs 
 from __future__ import annotations
 
 import functools
+import importlib.machinery
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,10 +30,14 @@ def packages_of(function: Any) -> frozenset[str]:
 
 @never_raises(True)  # noqa: FBT003 - then it is inspected
 def may_load_own(name: str, own: frozenset[str]) -> bool:
-    """Say whether a module may be the user's own: False only when its top package is loaded and is not."""
-    package: Any = sys.modules.get(name.partition(".")[0])
-    if not is_a(package, ModuleType):
-        return True
+    """Say whether a module may be the user's own: False only when its top package is known not to be."""
+    top = name.partition(".")[0]
+    if top in sys.builtin_module_names:
+        return False
+    package: Any = sys.modules.get(top)
+    if not is_a(package, ModuleType):  # it is not loaded: where is it?
+        spec = importlib.machinery.PathFinder.find_spec(top)
+        return spec is None or type(spec.origin) is not str or is_own(spec.origin, {"__name__": top}, own)
     inside = module_dict(package)
     file = inside.get("__file__")
     return type(file) is not str or is_own(file, inside, own)

@@ -40,6 +40,7 @@ PACKAGES = (
         "temporalio",
         "reeltime",
     ),
+    *("requests", "urllib3", "aiohttp", "redis", "grpcio", "openai"),
 )
 
 

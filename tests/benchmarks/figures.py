@@ -430,6 +430,34 @@ def secrets(rounds: int) -> Iterator[Row]:
     yield row(found, "nothing secret", "us", "µs", goal=at_most(5), what="a call with nothing secret")
 
 
+PROGRAMS: Final = (
+    *("requests", "urllib3", "httpx", "httpx_async", "aiohttp", "redis", "redis_async", "grpc", "grpc_async"),
+    "agent",
+)
+"""The programs of contenders/client_programs.py."""
+
+
+def recording(rounds: int) -> Iterator[Row]:
+    """Run ten unmodified programs against a server that answers in 5 ms, recorded over bare; replay one; a call."""
+
+    def client(task: str, name: str, calls: int, prepare: str | None = None) -> Contender:
+        """Return a program as a contender."""
+        return Contender("recorded_clients", task, {"name": name, "calls": calls}, prepare=prepare)
+
+    tasks = {f"{name}, {task}": client(task, name, 200) for name in PROGRAMS for task in ("bare", "recorded")}
+    found = contest(tasks, rounds=min(rounds, 3))
+    for name in PROGRAMS:
+        yield row(found, f"{name}, recorded", "us", "µs", over=f"{name}, bare", goal=at_most(1.2))
+    few, many = "aiohttp, replayed, 1,000 calls", "aiohttp, replayed, 10,000 calls"
+    replays = {
+        few: client("replay_calls", "aiohttp", 1000, "record_calls"),
+        many: client("replay_calls", "aiohttp", 10_000, "record_calls"),
+    }
+    found = contest(replays, rounds=min(rounds, 3))
+    yield row(found, few, "cpu", "µs")
+    yield row(found, many, "cpu", "µs", over=few, goal=at_most(1.2))
+
+
 FIGURES: Final[dict[str, Figure]] = {
     figure.__name__: figure
     for figure in (
@@ -453,5 +481,6 @@ FIGURES: Final[dict[str, Figure]] = {
         memory,
         canonical,
         secrets,
+        recording,
     )
 }

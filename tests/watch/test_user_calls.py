@@ -701,3 +701,24 @@ def test_a_write_to_the_context_is_not_profiled_and_what_follows_it_is(written, 
     monkeypatch.setattr(Context, "_write", noted)
     assert [what.event for what in found_in(module.handle)] == ["time.time"]
     assert profilers == [None]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="nothing is profiled from Python 3.12 on")
+@pytest.mark.parametrize("installed", [False, True], ids=["own", "installed"])
+def test_the_first_import_of_a_library_is_no_reason_to_profile(tmp_path, monkeypatch, installed):
+    place = tmp_path / "lib" / "site-packages" if installed else tmp_path
+    place.mkdir(parents=True, exist_ok=True)
+    name = f"first_imported_{'library' if installed else 'module'}"
+    (place / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(place)
+    plan, found = Plan("op"), []
+
+    @plan.state("a.b")
+    async def handle(ctx, io, rec):
+        __import__(name)
+        found.append(sys.getprofile() is None)
+
+    with open_store("memory://") as store:
+        assert run(plan, store=store).status == "completed"
+    assert found == [installed]
+    del sys.modules[name]
