@@ -60,7 +60,7 @@ RANKS = {
     ),
     "watch": 0,
     **dict.fromkeys(("kernel", "target"), 2),
-    **dict.fromkeys(("stores", "io", "clients", "default_store"), 3),
+    **dict.fromkeys(("stores", "io", "clients", "agents", "default_store"), 3),
     "engine": 4,
     "recordings": 5,
     **dict.fromkeys(("sync", "aio", "results", "torture", "doctor", "testing", "cli"), 6),
@@ -189,6 +189,8 @@ def test_every_public_name_is_listed_and_no_other_is_there():
 
 FOR_USERS = {
     "machine",
+    "machine.agents.langgraph",
+    "machine.agents.pydantic_ai",
     "machine.aio",
     "machine.catalogue",
     "machine.clients",

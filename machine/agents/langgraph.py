@@ -3,8 +3,8 @@
     model = recorded_model(ChatOpenAI(model="..."))
     tools = recorded_tools([search, book], effects=["book"])
 
-They stand wherever the original ones would: in nodes, in `ToolNode(tools)`, in `create_agent(model, tools)`. The graph
-itself is the handler's own code, which a replay runs again.
+They stand wherever the original ones would: in nodes, in `ToolNode(tools)`, in `create_agent(model, tools)`. The
+graph itself is the handler's own code, which a replay runs again.
 """
 
 from __future__ import annotations

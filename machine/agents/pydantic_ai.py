@@ -2,8 +2,8 @@
 
     agent = Agent(model, name="support", capabilities=[MachineDurability()])
 
-pydantic-ai says what a unit of durable work is, and where it leaves its own code for one. Here such a unit is a step:
-live it runs once, a replay does not run it, and after a crash those that had ended are not run again.
+pydantic-ai says what a unit of durable work is, and where it leaves its own code for one. Here such a unit is a
+step: live it runs once, a replay does not run it, and after a crash those that had ended are not run again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _without_noise(value: Any) -> Any:
 
 
 def _asked(operation: DurableOperationId, given: tuple[object, ...]) -> list[Any]:
-    """Return what an operation is asked, as JSON: messages and tools of a model, or name and arguments of a tool."""
+    """Return what an operation is asked, as JSON: messages and tools of a model, name and arguments of a tool."""
     if isinstance(operation, ToolsetCallToolId):
         given = given[:2]
     found = []
@@ -120,8 +120,8 @@ class MachineDurability(BaseDurabilityCapability[Any]):
     """A capability of an agent by which its models and tools are steps of the handler that runs it.
 
     Outside a handler the agent runs as without it. A tool that changes the outside world says so:
-    `metadata={"machine": {"effect": True}}`, with other options of a step besides; `{"machine": False}` leaves a tool
-    out, which then may use the handler's `io`. The agent needs a name.
+    `metadata={"machine": {"effect": True}}`, with other options of a step besides; `{"machine": False}` leaves a
+    tool out, which then may use the handler's `io`. The agent needs a name.
     """
 
     engine_spec = DurabilityEngineSpec(

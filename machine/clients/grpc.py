@@ -25,7 +25,7 @@ recorded = grpc_channels.recorded
 
 def _found() -> tuple[Any, Rules] | None:
     io = recorder(NAMESPACE)
-    return None if io is None else (io, Rules(**io.clients[NAMESPACE]))
+    return None if io is None else (io, Rules.of(io.clients[NAMESPACE]))
 
 
 def patch() -> Callable[[], None]:

@@ -215,6 +215,14 @@ class Rules:
     reads: tuple[str, ...] = attrs.field(default=(), converter=_patterns)
     keyed: tuple[str, ...] = attrs.field(default=(), converter=_patterns)
 
+    @staticmethod
+    def of(options: Mapping[str, Any]) -> Rules:
+        """Return the rules in the options of a plan. Raises `UsageError` for an option that there is not."""
+        unknown = options.keys() - {"reads", "keyed"}
+        if unknown:
+            raise UsageError(f'record("grpc") has no option {min(unknown)!r}', hint="it has reads and keyed")
+        return Rules(**options)
+
     def declared(self, path: str) -> dict[str, bool]:
         """Return the fields of a request by which the call of a method is an effect, and takes a key."""
         if any(fnmatchcase(path, pattern) for pattern in self.reads):

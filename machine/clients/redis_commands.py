@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -135,11 +136,21 @@ def from_json(stored: Iterable[Iterable[Any]]) -> list[Command]:
     return [[argument_from_json(argument) for argument in command] for command in stored]
 
 
+@functools.lru_cache(maxsize=256)
+def _first_words(argument: bytes) -> tuple[str, ...]:
+    return tuple(argument.decode("utf-8", "replace").upper().split()) or ("",)
+
+
 def words(command: Sequence[bytes]) -> Iterator[str]:
     """Yield the arguments of a command in capitals, its name first; redis-py may send two words in one."""
-    for at, argument in enumerate(command):
-        text = argument.decode("utf-8", "replace").upper()
-        yield from text.split() if at == 0 else (text,)
+    yield from _first_words(command[0])
+    for argument in command[1:]:
+        yield argument.decode("utf-8", "replace").upper()
+
+
+def _name(command: Sequence[bytes]) -> str:
+    """Return the name of a command, without a subcommand."""
+    return _first_words(command[0])[0]
 
 
 def names(given: Iterable[str]) -> frozenset[str]:
@@ -151,8 +162,10 @@ def names(given: Iterable[str]) -> frozenset[str]:
 
 def is_effect(command: Command, reads: Collection[str] = ()) -> bool:
     """Say whether a command may change what others see. Any that is not known to read, or in `reads`, does."""
+    if _name(command) in _READS:
+        return False
     name, *others = words(command)
-    if name in _READS or name in reads or " ".join([name, *others[:1]]) in reads:
+    if name in reads or " ".join([name, *others[:1]]) in reads:
         return False
     if name in _READS_OF:
         return not others or others[0] not in _READS_OF[name].split()
@@ -170,9 +183,9 @@ def _cannot_write(command: Command) -> bool:
 
 def refusal(command: Command) -> OtherIoError | None:
     """Return the refusal of a command whose answers cannot be recorded, None for any other."""
-    name, *others = words(command)
+    name = _name(command)
     why = _REFUSED.get(name)
-    if name == "CLIENT" and others[:1] == ["REPLY"]:
+    if name == "CLIENT" and [*words(command)][1:2] == ["REPLY"]:
         name, why = "CLIENT REPLY", "commands have no answer after it"
     if why is None:
         return None
@@ -185,25 +198,25 @@ def refusal(command: Command) -> OtherIoError | None:
 
 def subscribes(command: Command) -> bool:
     """Say whether a command makes the server send messages, and has no answer of its own."""
-    return next(words(command), "") in _SUBSCRIBING
+    return _name(command) in _SUBSCRIBING
 
 
 def unsubscribes(command: Command) -> bool:
     """Say whether a command ends subscriptions, which the server confirms in a message."""
-    return next(words(command), "") in _UNSUBSCRIBING
+    return _name(command) in _UNSUBSCRIBING
 
 
 def of_session(command: Command) -> bool:
     """Say whether a command sets up its connection, so that a new connection needs it too."""
-    name, *others = words(command)
-    return name in _OF_SESSION or (name == "CLIENT" and not _OF_CLIENT.isdisjoint(others[:1]))
+    name = _name(command)
+    return name in _OF_SESSION or (name == "CLIENT" and not _OF_CLIENT.isdisjoint([*words(command)][1:2]))
 
 
 def watching(commands: Iterable[Command]) -> bool | None:
     """Return True if a connection watches keys after these commands, False if none; None if they say nothing."""
     found = None
     for command in commands:
-        name = next(words(command), "")
+        name = _name(command)
         if name == "WATCH":
             found = True
         elif name in {"UNWATCH", "EXEC", "DISCARD"}:
@@ -213,4 +226,4 @@ def watching(commands: Iterable[Command]) -> bool | None:
 
 def forgets(command: Command) -> bool:
     """Say whether a command only ends the watch over keys."""
-    return next(words(command), "") in {"UNWATCH", "DISCARD"}
+    return _name(command) in {"UNWATCH", "DISCARD"}

@@ -16,7 +16,7 @@ import attrs
 from machine.clients import redis_commands as commands_of_redis
 from machine.clients.redis_commands import Command
 from machine.clients.redis_replies import failure_of, is_error, raised_for, reply_from_json
-from machine.errors import Code, IoError, OtherIoError, TransportError
+from machine.errors import Code, IoError, OtherIoError, TransportError, UsageError
 
 NAMESPACE: Final = "redis"
 HEALTH_CHECK: Final = ("PING", "redis-py-health-check")
@@ -51,9 +51,18 @@ class Seam:
         return None if _performing.get() else self._recorder()
 
     def reads(self, io: Any) -> frozenset[str]:
-        """Return the names of commands that only read according to the user."""
-        given = io.clients[NAMESPACE].get("reads", ()) if self._reads is None else self._reads
-        return commands_of_redis.names(given)
+        """Return the names of commands that only read according to the user. Raises `UsageError`."""
+        return commands_of_redis.names(
+            _reads_of(io.clients[NAMESPACE]) if self._reads is None else self._reads
+        )
+
+
+def _reads_of(options: Mapping[str, Any]) -> Collection[str]:
+    unknown = options.keys() - {"reads"}
+    if unknown:
+        raise UsageError(f'record("redis") has no option {min(unknown)!r}', hint="it has reads")
+    reads: Collection[str] = options.get("reads", ())
+    return reads
 
 
 @attrs.define

@@ -306,16 +306,18 @@ def _statements(sql: str) -> list[list[str]]:
 
 def _one(words: Sequence[str]) -> Statement:
     first = next((word for word in words if word != "("), "")
+    if "SET_CONFIG" in words and _may_lift(words):
+        return Statement(Kind.REFUSED, "set_config")
     after = words[1] if len(words) > 1 else ""
     match first:
         case "BEGIN" | "START":
             return Statement(Kind.REFUSED if ("READ", "WRITE") in _pairs(words) else Kind.BEGIN, first)
         case "COMMIT" | "END":
-            return Statement(Kind.REFUSED if after == "PREPARED" else Kind.COMMIT, first)
+            return Statement(Kind.REFUSED if {"PREPARED", "CHAIN"} & set(words) else Kind.COMMIT, first)
         case "ROLLBACK" | "ABORT":
             if "TO" in words:
                 return Statement(Kind.SAVEPOINT, "ROLLBACK TO", words[-1])
-            return Statement(Kind.REFUSED if after == "PREPARED" else Kind.ROLLBACK, first)
+            return Statement(Kind.REFUSED if {"PREPARED", "CHAIN"} & set(words) else Kind.ROLLBACK, first)
         case "SAVEPOINT" | "RELEASE":
             return Statement(Kind.SAVEPOINT, first, words[-1])
         case "PRAGMA":
@@ -324,6 +326,8 @@ def _one(words: Sequence[str]) -> Statement:
             return Statement(Kind.REFUSED, first, "a cursor of the server")
         case "COPY":
             return Statement(Kind.REFUSED, first, "COPY")
+        case "DISCARD":
+            return Statement(Kind.REFUSED, first)
         case "PREPARE" if after == "TRANSACTION":
             return Statement(Kind.REFUSED, first, "a transaction in two phases")
     if first in _SESSION:
@@ -354,8 +358,16 @@ def _pragma(words: Sequence[str]) -> Kind:
     return Kind.WRITE if name in _PRAGMA_WRITES else Kind.SESSION
 
 
+def _may_lift(words: Sequence[str]) -> bool:
+    """Say whether a call of `set_config` may make a session writable."""
+    texts = [word for word in words if word.startswith("'")]
+    return not texts or any("read_only" in word.lower() for word in texts)
+
+
 def _session(words: Sequence[str]) -> Kind:
     joined = " ".join(words)
+    if joined == "RESET ALL":
+        return Kind.REFUSED
     lifted = "READ WRITE" in joined or "TRANSACTION_READ_ONLY" in joined or "ACCESS_MODE" in joined
     return Kind.REFUSED if lifted else Kind.SESSION
 

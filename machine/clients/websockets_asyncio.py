@@ -137,7 +137,14 @@ async def _call(
     if "closed" in answer and made.state is not State.CLOSED:
         link_module.put_end(made.protocol, answer)
         made.connection_lost(None)
+        _drop(link)
     return answer
+
+
+def _drop(link: Link) -> None:
+    """Leave the real connection, which the recording has closed or the handler has left."""
+    if link.real is not None and link.real.state is not State.CLOSED:
+        link.real.transport.abort()
 
 
 def _is_recorded(made: ClientConnection) -> Link | None:
@@ -226,7 +233,10 @@ def _closing(original: Callable[..., Any]) -> Callable[..., Any]:
             await original(link.real, code, reason)
             return link.answer(**link_module.end_of(link.real))
 
-        await _call(made, link, link.closing(code, reason), sent)
+        try:
+            await _call(made, link, link.closing(code, reason), sent)
+        finally:
+            _drop(link)
 
     return close
 

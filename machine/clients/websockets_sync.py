@@ -125,7 +125,15 @@ def _call(
             link_module.put_end(made.protocol, answer)
         wire.end.close()
         made.recv_events_thread.join()
+        _drop(link)
     return answer
+
+
+def _drop(link: Link) -> None:
+    """Leave the real connection, which the recording has closed or the handler has left."""
+    if link.real is not None and link.real.state is not State.CLOSED:
+        link.real.close_socket()
+        link.real.recv_events_thread.join()
 
 
 def _wire_of(made: ClientConnection) -> _Wire | None:
@@ -228,7 +236,10 @@ def _closing(original: Callable[..., Any]) -> Callable[..., Any]:
             original(link.real, code, reason)
             return link.answer(**link_module.end_of(link.real))
 
-        _call(made, wire, link.closing(code, reason), sent)
+        try:
+            _call(made, wire, link.closing(code, reason), sent)
+        finally:
+            _drop(link)
 
     return close
 

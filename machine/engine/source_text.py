@@ -10,6 +10,7 @@ import ast
 import inspect
 import linecache
 import sys
+import tokenize
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -26,7 +27,10 @@ def source_text(item: Any) -> str:
     )
     if not 0 <= first < len(lines):
         raise OSError("the source is not available")
-    return "".join(inspect.getblock(lines[first:]))
+    try:
+        return "".join(inspect.getblock(lines[first:]))
+    except (tokenize.TokenError, SyntaxError):
+        raise OSError("the file is not the one that was loaded") from None
 
 
 def has_code(item: Any) -> bool:

@@ -123,6 +123,14 @@ class ClientTransport(BaseTransport):
         """Let the library perform the call. Raises the `IoError` that its module makes of a failure."""
         return await self._work(namespace).perform(request)
 
+    async def look_up(
+        self, namespace: str, request: Any, ask: Callable[[], Awaitable[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Let the library ask what became of an effect that a crash may have hidden; see `ClientCalls`."""
+        del request
+        with called_by(RunningStep(f"a question about a call of {namespace}")):
+            return await ask()
+
     async def open_stream(self, namespace: str, request: Any) -> Any:
         """Let the library perform the call, and return its answer in pieces if it comes so."""
         return await self._work(namespace).open(request)

@@ -37,8 +37,8 @@ from machine.io.volatile_answer_headers import without_volatile
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.facts_with_ignored_parts import IGNORED
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
+from machine.kernel.transactions import SQL
 from machine.secrets.secret_value import SECRET
-from machine.watch.code_owner import RunningStep, called_by
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import unguarded
 
@@ -116,13 +116,14 @@ class LiveIo(IoProvider):
     ) -> None:
         """Record what became of an effect on a database; see `ClientCalls`."""
         scope = self._scope
-        with unguarded(), called_by(RunningStep("a look at the table of effects")):
-            said = await look_up()
+        request = scope.secrets.asked_before(intent.request_digest, scope.log.load(intent.request_digest))
+        transport: Any = scope.transport(SQL)
+        with unguarded():
+            said = await transport.look_up(SQL, request, look_up)
         if intent.key not in scope.log.history.uncertain:
             return  # another connection has found it out meanwhile
         if not said["known"]:
             raise uncertain_effect(scope, intent)
-        request = scope.secrets.asked_before(intent.request_digest, scope.log.load(intent.request_digest))
         answer = Happened(said["response"]) if said["done"] else NotDone()
         fact, payloads, info = resolution(intent, request, answer, scope.attempt, scope.secrets)
         await scope.log.emit([fact], payloads, info)

@@ -6,12 +6,12 @@ COMMIT, or the end of one that only read. One that has no end, or that wrote and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import attrs
 
-from machine.events import EffectIntended, FactRecorded, FactValue
+from machine.events import EffectIntended, Entry, FactRecorded, FactValue
 
 SQL: Final = "sql"
 """The namespace of databases."""
@@ -103,3 +103,14 @@ class Transactions:
             for (state, attempt, _), unit in self.units.items()
             if state == state_id and attempt in within
         )
+
+
+def dropped(entries: Iterable[Entry]) -> set[str]:
+    """Return the keys of the facts of transactions that answer nothing, and so are made again."""
+    found = Transactions()
+    for entry in entries:
+        if isinstance(entry.event, EffectIntended):
+            found.intend(entry.event, entry.info)
+        elif isinstance(entry.event, FactRecorded):
+            found.note(entry.event, entry.info)
+    return {fact.key for unit in found.units.values() if not unit.ended for fact in unit.facts}

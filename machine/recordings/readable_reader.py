@@ -53,10 +53,25 @@ def read_readable(lines: Sequence[bytes], path: str) -> Recording:
 def read_unsealed(lines: Sequence[bytes], path: str) -> Recording:
     """Return the run of a bundle of version 2 whose sums, end and spelling may be those before a merge or an edit.
 
-    All else is checked. Raises `BundleError`.
+    Of several ends, as a merge may leave them, the earliest time counts. All else is checked. Raises `BundleError`.
     """
     left = [line for line in lines if not line.startswith(_END)]
-    return _Reader([*left, _END], path, sealed=False).read()
+    ends = [line for line in lines if line.startswith(_END)]
+    times = {millis: line for line in ends if (millis := _time_in(line)) is not None}
+    end = [times[min(times)]] if times else ends[-1:]
+    return _Reader([*left, *end], path, sealed=False).read()
+
+
+def millis_of(said: Any) -> int:
+    """Return the time of a recording in milliseconds since 1970, from the line that has it."""
+    return int(datetime.strptime(said["recorded"], RECORDED).replace(tzinfo=UTC).timestamp()) * 1000
+
+
+def _time_in(end: bytes) -> int | None:
+    try:
+        return millis_of(canonical.decode(end)["end"])
+    except (MachineError, LookupError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def provenance_of(lines: Iterator[bytes]) -> bytes:
@@ -75,6 +90,7 @@ class _Reader:
         self._lines = lines
         self._path = path
         self._sealed = sealed
+        self._dated_first = False
         self._line = 1
         self._spool = ArtifactSpool()
         self._course = Course(self._load, lambda artifact: self._spool.add(artifact.id, artifact.data))
@@ -125,17 +141,27 @@ class _Reader:
         self._line = 1
         try:
             header = canonical.decode(self._lines[0])
-            recorded = datetime.strptime(header["recorded"], RECORDED).replace(tzinfo=UTC)
-            return str(RunId(header["run_id"])), int(recorded.timestamp()) * 1000
-        except (MachineError, LookupError, TypeError, ValueError, OverflowError) as exc:
+            run_id, self._dated_first = str(RunId(header["run_id"])), "recorded" in header
+        except (MachineError, LookupError, TypeError, ValueError) as exc:
             self._refuse("its first line is not that of a bundle", exc)
+        if not self._dated_first:
+            self._line = len(self._lines)
+            self._require_end()
+        try:
+            said = header if self._dated_first else canonical.decode(self._lines[-1])["end"]
+            return run_id, millis_of(said)
+        except (MachineError, LookupError, TypeError, ValueError, OverflowError) as exc:
+            self._refuse("it has not the time of the recording", exc)
+
+    def _require_end(self) -> None:
+        if not self._lines[-1].startswith(_END):
+            raise self._wrong("it has no end: a part of it is missing", Code.BUNDLE_TRUNCATED)
 
     def _parts(self) -> Iterator[_Part]:
         starts = [at for at, line in enumerate(self._lines) if line.startswith(_BLOCK)]
         last = len(self._lines) - 1
-        if not self._lines[last].startswith(_END):
-            self._line = last + 1
-            raise self._wrong("it has no end: a part of it is missing", Code.BUNDLE_TRUNCATED)
+        self._line = last + 1
+        self._require_end()
         if not starts or starts[0] != 1:
             self._line = 2
             raise self._wrong("no block follows its first line")
@@ -209,7 +235,7 @@ class _Reader:
 
     def _compare(self, recording: Recording) -> None:
         """Refuse any other spelling of the run than the one that is written."""
-        due = readable_lines(recording)
+        due = readable_lines(recording, dated_first=self._dated_first)
         for number, (line, same) in enumerate(itertools.zip_longest(self._lines, due), 1):
             self._line = number
             if line != same:

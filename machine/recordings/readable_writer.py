@@ -58,13 +58,16 @@ RECORDED: Final = "%Y-%m-%dT%H:%M:%SZ"
 """The time of the recording, to the second."""
 
 
-def readable_lines(recording: Recording) -> Iterator[bytes]:
+def readable_lines(recording: Recording, *, dated_first: bool = False) -> Iterator[bytes]:
     """Yield the lines of a run's bundle of version 2, without line ends.
 
+    The time of the recording stands in the last line, which differs in each recording anyway; with `dated_first` it
+    stands in the first, as this version was first written.
     Raises `BundleError` (`bundle_not_readable`) for a run that this version cannot hold, or `bundle_too_large`.
     """
     hashed, total = blake3(), 0
-    for line in _content(recording):
+    recorded = _second_of(recording.entries[0].ts_millis)
+    for line in _content(recording, {"recorded": recorded} if dated_first else {}):
         total += len(line) + 1
         if len(line) > MAX_JSON_LINE or total > MOST_BYTES:
             raise _unfit(
@@ -74,11 +77,14 @@ def readable_lines(recording: Recording) -> Iterator[bytes]:
             )
         hashed.update(line + b"\n")
         yield line
-    end = {"digest": recording.digest, "events": len(recording.log), "hash": hashed.hexdigest()}
-    yield canonical.encode({"end": end})
+    end: dict[str, Any] = {"digest": recording.digest, "events": len(recording.log)}
+    if not dated_first:
+        end["recorded"] = recorded
+        hashed.update(recorded.encode())
+    yield canonical.encode({"end": {**end, "hash": hashed.hexdigest()}})
 
 
-def _content(recording: Recording) -> Iterator[bytes]:
+def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
     first = recording.entries[0]
     if SHARED_PAST_ID in first.info:
         raise _unfit(recording, "it is a fork with other facts, which names events of another run")
@@ -88,8 +94,8 @@ def _content(recording: Recording) -> Iterator[bytes]:
         {
             "bundle": {"format": FORMAT, "version": READABLE},
             "hash": "blake3",
-            "recorded": _second_of(first.ts_millis),
             "run_id": recording.run_id,
+            **header,
         }
     )
     for name, value in _opening(recording):
@@ -181,10 +187,11 @@ def _counted(order: Sequence[str]) -> list[str]:
 
 def recorded_at(bundle: bytes, milliseconds: int) -> bytes:
     """Return a bundle of version 2 with another time of its recording, in milliseconds since 1970."""
-    first, *lines, end, last = bundle.split(b"\n")
-    header = {**canonical.decode(first), "recorded": _second_of(milliseconds)}
-    content = b"".join(line + b"\n" for line in (canonical.encode(header), *lines))
-    ended = canonical.decode(end)["end"] | {"hash": blake3(content).hexdigest()}
+    *lines, end, last = bundle.split(b"\n")
+    recorded = _second_of(milliseconds)
+    content = b"".join(line + b"\n" for line in lines)
+    hashed = blake3(content + recorded.encode()).hexdigest()
+    ended = canonical.decode(end)["end"] | {"recorded": recorded, "hash": hashed}
     return content + canonical.encode({"end": ended}) + b"\n" + last
 
 

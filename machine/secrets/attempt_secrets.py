@@ -334,6 +334,9 @@ class AttemptSecrets:
 
         They are `secret_in_context` and `secret_reserved`.
         """
+        refuses = self.run.refuses
+        if not (refuses(Code.SECRET_IN_CONTEXT) or refuses(Code.SECRET_RESERVED)):
+            return  # a replay of an attempt that was not refused for it
         look, anything = self.run.rules.look, self._knows_some
         for key, data in staged.items():
             written = key.encode() + (data or b"")

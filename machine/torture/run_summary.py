@@ -25,6 +25,7 @@ from machine.events import (
     StateSkipped,
 )
 from machine.ids import RESERVED_FACT_PREFIX
+from machine.kernel.transactions import dropped
 
 
 def interrupted_attempts(entries: Iterable[Entry]) -> set[tuple[str, int]]:
@@ -48,7 +49,7 @@ def interrupted_attempts(entries: Iterable[Entry]) -> set[tuple[str, int]]:
 def summary_of(entries: Iterable[Entry]) -> dict[str, Any]:
     """Return the work of a run as JSON: its begin and end, each state's attempts and facts, none interrupted."""
     known = list(entries)
-    interrupted = interrupted_attempts(known)
+    interrupted, without_end = interrupted_attempts(known), dropped(known)
     run: dict[str, Any] = {}
     states: dict[str, Any] = {}
     attempt: dict[str, int] = {}
@@ -65,7 +66,7 @@ def summary_of(entries: Iterable[Entry]) -> dict[str, Any]:
                     _state(states, state_id)["attempts"].append({"base": base, "events": []})
             case RetryScheduled(state_id, _, delay_ms):
                 _state(states, state_id)["attempts"].append({"after_ms": delay_ms})
-            case FactRecorded(state_id=state_id) if event.outcome.final:
+            case FactRecorded(state_id=state_id) if event.outcome.final and event.key not in without_end:
                 told = codec.event_to_json(event)
                 _state(states, state_id)["facts"].append(
                     [event.namespace, event.request_digest, told["outcome"]]

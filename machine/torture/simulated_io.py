@@ -28,6 +28,7 @@ from machine.ids import stream_key
 from machine.io.step_transport import STEP, has_no_key
 from machine.io.stream_end import bytes_of, whole_answer
 from machine.io.transport import Opened, Transport
+from machine.kernel.transactions import SQL, dropped
 from machine.plan import Graph
 from machine.state import SideEffects
 from machine.stores.base import Store
@@ -135,11 +136,13 @@ class SimulatedIo:
         interrupted = interrupted_attempts(known)
         secrets = TrueValues(store, self._script.run_id)  # this store has a key of its own
         names = {secrets.hashed(request): name for request, name in self._asked.items()}
+        without_end = dropped(known)
         self._dealt = Counter(
             (entry.event.namespace, names.get(asked_for(entry, entry.event), entry.event.request_digest))
             for entry in known
             if isinstance(entry.event, FactRecorded)
             and entry.event.piece is None
+            and entry.event.key not in without_end
             and (entry.event.outcome.final or (entry.event.state_id, entry.event.attempt) not in interrupted)
         )
 
@@ -180,6 +183,7 @@ class SimulatedIo:
             keyed = receiver != name or inner.with_idempotency_key(namespace, request, "key") == request
             keyed = keyed and not (namespace == STEP and has_no_key(request))
             knows = namespace in self._script.idempotent or (inner.one_effect_per_key and keyed)
+            knows = knows or namespace == SQL  # whose next attempt looks first
             self._effect(call, receiver, store, knows=knows)
         outcomes = self._script.outcomes.get(call)
         if outcomes is None:
@@ -198,6 +202,20 @@ class SimulatedIo:
             return outcome.value
         source = _SimulatedPieces(store, outcome)
         return Opened(outcome.head, source) if opens else whole_answer(outcome.head, outcome.pieces)
+
+    def looked_up(self, namespace: str, request: Any) -> dict[str, Any]:
+        """Return whether an effect on a database arrived, whose outcome was not recorded."""
+        call = namespace, self._name(request)
+        number, outcomes = self._dealt[call], self._script.outcomes.get(call, ())
+        outcome = outcomes[number] if number < len(outcomes) else None
+        done = self._arrived[call] > number and isinstance(outcome, Answer)
+        if done:
+            self._dealt[call] += 1
+        return {
+            "known": True,
+            "done": done,
+            "response": outcome.value if isinstance(outcome, Answer) else None,
+        }
 
     def _name(self, request: Any) -> str:
         data = canonical.encode(request)
@@ -295,6 +313,11 @@ class _SimulatedTransport:
 
     async def open_stream(self, namespace: str, request: Any) -> Any:
         return await self._simulated.answer(self._inner, namespace, request, opens=True)
+
+    async def look_up(self, namespace: str, request: Any, ask: Any) -> dict[str, Any]:
+        del ask
+        await checkpoint()
+        return self._simulated.looked_up(namespace, request)
 
     async def aclose(self) -> None:
         """Close nothing: the real transport belongs to its opener."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from machine import Plan, RetryPolicy, open_store, replay, run
@@ -12,18 +10,16 @@ from machine.errors import Failure, UsageError
 pytest.importorskip("langgraph")
 adapter = pytest.importorskip("machine.agents.langgraph")
 
-from langchain_core.language_models import BaseChatModel  # noqa: E402 - only where it is installed
-from langchain_core.messages import AIMessage, HumanMessage  # noqa: E402 - the same
-from langchain_core.outputs import ChatGeneration, ChatResult  # noqa: E402 - the same
+from agents.clerk import Clerk  # noqa: E402 - only where LangChain is installed
+from langchain_core.runnables import RunnableLambda  # noqa: E402 - the same
 from langchain_core.tools import BaseTool, tool  # noqa: E402 - the same
-from langchain_core.utils.function_calling import convert_to_openai_tool  # noqa: E402 - the same
 from langgraph.graph import START, MessagesState, StateGraph  # noqa: E402 - the same
 from langgraph.prebuilt import ToolNode, tools_condition  # noqa: E402 - the same
 
 EFFECTS = {"side_effects": "apply_side_effect", "idempotency": "key"}
 READS = {"side_effects": "read_only_io"}
 
-DONE: list[str] = []
+DONE = Clerk.done
 """What models and tools have really done in a test."""
 
 
@@ -38,26 +34,6 @@ def store():
         yield store
 
 
-class Clerk(BaseChatModel):
-    """A model that calls the tool `buy` once, and then says what it returned."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "clerk"
-
-    def bind_tools(self, tools: Any, **options: Any) -> Any:
-        return self.bind(tools=[convert_to_openai_tool(one) for one in tools], **options)
-
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **options: Any) -> ChatResult:
-        DONE.append(f"model of {len(options.get('tools', ()))} tools")
-        if isinstance(messages[-1], HumanMessage):
-            call = {"name": "buy", "args": {"name": "tea"}, "id": "1"}
-            message = AIMessage("", tool_calls=[call], usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3})
-        else:
-            message = AIMessage(f"It says: {messages[-1].content}")
-        return ChatResult(generations=[ChatGeneration(message=message)], llm_output={"model": "clerk"})
-
-
 @tool
 def buy(name: str) -> str:
     """Buy something."""
@@ -68,7 +44,7 @@ def buy(name: str) -> str:
 def graph_of(effects=("buy",)):
     """Return a graph that asks the model, calls its tools and asks again."""
     tools = adapter.recorded_tools([buy], effects=effects)
-    model = adapter.recorded_model(Clerk()).bind_tools(tools)
+    model = adapter.recorded_model(Clerk(tool="buy", args={"name": "tea"})).bind_tools(tools)
     builder = StateGraph(MessagesState)
 
     def ask(state):
@@ -76,8 +52,6 @@ def graph_of(effects=("buy",)):
 
     async def ask_async(state):
         return {"messages": [await model.ainvoke(state["messages"])]}
-
-    from langchain_core.runnables import RunnableLambda
 
     builder.add_node("ask", RunnableLambda(ask, afunc=ask_async))
     builder.add_node("tools", ToolNode(tools))

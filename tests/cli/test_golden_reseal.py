@@ -139,7 +139,7 @@ def test_changed_code_is_refused_and_the_file_is_as_it_was(machine, recorded_her
     ("change", "told"),
     [
         (lambda text: text.replace('"sum": 3', '"sum": 3,'), "the block is no JSON"),
-        (lambda text: text[: text.index("-- plan")], "the block `plan` belongs here"),
+        (lambda text: text[: text.index("-- plan")], "it has no end: a part of it is missing"),
         (lambda text: text.replace("\n", "\r\n"), "CRLF"),
         (
             lambda text: text.replace('"version":2', '"version":4'),

@@ -57,14 +57,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def redis_server(folder: Path) -> Iterator[RedisServer]:
-    """Start a server. Skips the test where none is installed."""
+def redis_server(folder: Path, *more: str) -> Iterator[RedisServer]:
+    """Start a server, with more of its options. Skips the test where none is installed."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("needs redis-server (in Debian: apt-get install redis-server)")
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen([program, *options, "--dir", str(folder)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([program, *options, *more, "--dir", str(folder)], stdout=subprocess.DEVNULL)
     server = RedisServer(port, process)
     try:
         for _ in range(500):

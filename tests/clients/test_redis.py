@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -527,3 +528,68 @@ def test_a_plan_without_redis_leaves_its_clients_alone(server, store):
     assert run_and_replay(handler, store, clients=()) == {"changed": False}
     assert not hasattr(redis.connection.AbstractConnection.send_packed_command, "__wrapped__")
     assert not hasattr(redis.retry.sleep, "__wrapped__")
+
+
+def test_an_option_that_there_is_not_is_refused(server, store):
+    def handler(ctx, io, rec):
+        with pytest.raises(UsageError, match="has no option 'writes'"):
+            redis.Redis(port=server.port).get("a")
+
+    run_and_replay(handler, store, clients=[record("redis", writes=["get"])])
+
+
+def test_an_effect_whose_answer_never_came_is_asked_about_and_not_sent_again(store):
+    arrived = []
+
+    async def handler(ctx, io, rec):
+        async with redis.asyncio.Redis(port=listening.getsockname()[1], protocol=2) as client:
+            await client.incr("n")
+
+    def serve():
+        connection, _ = listening.accept()
+        with connection:
+            while data := connection.recv(4096):
+                if b"INCRBY" in data:
+                    arrived.append(data)
+                else:
+                    connection.sendall(b"+OK\r\n" * data.count(b"*"))
+
+    plan = Plan("redis_test", clients=["redis"])
+    plan.state("work.it", **EFFECTS, on_uncertain="ask", timeout=0.3, retry=RetryPolicy(3))(handler)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        result = run(plan, store=store)
+        serving.join()
+    assert result.status == "suspended", result.error
+    assert len(arrived) == 1
+
+
+def test_clients_of_a_cluster_are_recorded(tmp_path, store):
+    with redis_server(tmp_path, "--cluster-enabled", "yes") as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while (
+                "cluster_state:ok" not in client.execute_command("CLUSTER", "INFO", NEVER_DECODE="").decode()
+            ):
+                time.sleep(0.02)
+
+        def handler(ctx, io, rec):
+            client = redis.cluster.RedisCluster("127.0.0.1", server.port, decode_responses=True)
+            ctx["n"] = client.incr("n")
+            ctx["found"] = client.pipeline().get("n").incr("n").execute()
+            client.close()
+
+        async def async_handler(ctx, io, rec):
+            client = redis.asyncio.cluster.RedisCluster("127.0.0.1", server.port, decode_responses=True)
+            ctx["m"] = await client.incr("m")
+            await client.aclose()
+
+        plan = Plan("redis_test", clients=["redis"])
+        plan.state("work.one", **EFFECTS)(handler)
+        plan.state("work.two", after=["work.one"], **EFFECTS)(async_handler)
+        result = run(plan, store=store)
+        assert result.context == {"n": 1, "found": ["1", 2], "m": 1}, result.error
+        server.stop()
+        replayed = replay(result.run_id, plan=plan, store=store)
+        assert replayed.identical, replayed.divergence

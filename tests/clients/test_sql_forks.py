@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from machine import Plan, RetryPolicy, RunConfig, fork, open_store, replay, resume, run
+from machine.testing import crash_matrix
 
 
 @pytest.fixture
@@ -121,3 +122,20 @@ def test_a_transaction_that_differs_from_the_one_committed_in_its_place_is_refus
         result = run(plan, store=store)
         assert result.error.code == "transaction_changed"
         assert names(path) == ["a", "c"]
+
+
+def test_transactions_are_safe_at_every_boundary(path):
+    def handler(ctx, io, rec):
+        with closing(sqlite3.connect(path)) as db:
+            with db:
+                ctx["a"] = db.execute("INSERT INTO item (name) VALUES ('a')").lastrowid
+            with db:
+                db.execute("INSERT INTO item (name) VALUES ('b')")
+                db.rollback()
+            own = db.execute("SELECT count(*) FROM item").fetchone()[0]
+            with db:
+                ctx["b"] = db.execute("INSERT INTO item (name) VALUES (?)", (f"number {own}",)).lastrowid
+
+    matrix = crash_matrix(plan_of(handler), faults=["killed_before_append", "killed_after_append"])
+    assert matrix.safe, matrix.render()
+    assert names(path) == ["a", "number 1"]  # only the first run was real

@@ -204,6 +204,7 @@ def test_what_was_sent_is_not_sent_on_a_new_connection(server):
     plan = Plan("client", clients=["websockets"])
     meta = {"side_effects": "apply_side_effect", "idempotency": "once", "retry": RetryPolicy(2)}
     plan.state("a.only", **meta)(handler)
-    result = run(plan, store="memory://")
+    with open_store("memory://") as store:
+        result = run(plan, store=store)
     assert dict(result.context) == {"lost": True, "came": "ONCE"}
     assert server.messages == {("echo", "once"): 2}, "the second is another message of the handler"

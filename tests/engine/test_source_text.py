@@ -193,3 +193,13 @@ def test_what_a_handler_names_is_not_asked(no_walk, handler):
 
 def test_a_handler_may_wrap_what_has_no_source(no_walk):
     assert code_of(functools.wraps(print)(lambda ctx: None)).source == ""
+
+
+def test_a_file_that_is_not_the_one_that_was_loaded_has_no_source(tmp_path):
+    changed = tmp_path / "changed.py"
+    changed.write_text("def handler():\n    return 1\n")
+    names = {}
+    exec(compile(changed.read_text(), str(changed), "exec"), names)
+    changed.write_text('x = f("""never ended\n')
+    with pytest.raises(OSError, match="not the one that was loaded"):
+        source_text(names["handler"])

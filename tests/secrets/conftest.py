@@ -57,7 +57,7 @@ def server():
 def format_1(monkeypatch):
     """Let new runs have the secret format of old ones."""
     monkeypatch.setattr("machine.engine.new_run.SECRET_FORMAT", 1)
-    monkeypatch.setattr("machine.engine.start_and_resume.check_startable", lambda config: None)
+    monkeypatch.setattr("machine.engine.start_and_resume.check_startable", lambda config, **_: None)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,10 @@ import re
 
 import pytest
 
-from machine import Plan, RunConfig, SecretPolicy, open_store, run
+from machine import Plan, RunConfig, SecretPolicy, open_store, replay, run
 from machine.errors import UsageError
+from machine.secrets.rules import Rules
+from machine.stores import MemoryStore
 from tests.secrets.engine_world import KEY, Outside, stored, told_alike
 
 
@@ -163,3 +165,25 @@ def test_a_secret_that_another_language_escaped_is_replaced(monkeypatch, tmp_pat
     assert b"1234567" not in stored(store, result.run_id)
     assert b"k-4f9a" not in stored(store, result.run_id)
     told_alike(result.run_id, plan, store, tmp_path)
+
+
+def test_a_replay_looks_for_secrets_in_the_context_only_where_its_recording_refused_one(monkeypatch):
+    """What was written and not refused then is compared, and need not be searched again."""
+    plan, looked = Plan("op"), []
+
+    @plan.state("a.writes")
+    async def writes(ctx, io, rec):
+        ctx["said"] = "nothing secret"
+
+    @plan.state("b.leaks", after=[writes], side_effects="read_only_io")
+    async def leaks(ctx, io, rec):
+        ctx["key"] = await io.secret("KEY")
+
+    monkeypatch.setattr(Rules, "look", property(lambda _: looked.append))
+    with MemoryStore() as store:
+        done = run(plan, store=store)
+        assert done.error.code == "secret_in_context"
+        assert looked[0] == b'said"nothing secret"'
+        looked.clear()
+        assert replay(done.run_id, plan=plan, store=store).identical
+    assert b'said"nothing secret"' not in looked
