@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -310,3 +311,28 @@ def test_a_redirect_to_another_origin_with_a_secret_in_its_body_is_refused(serve
         result = run(plan, store=store)
         assert result.error.code == "http_redirect_refused"
         assert elsewhere.asked.total() == 0
+
+
+# -- loops of plain handlers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["httpx", "aiohttp"])
+def test_a_call_that_a_plain_handlers_own_loop_gives_up_is_given_up_in_a_replay(store, kind):
+    library = pytest.importorskip(kind)
+
+    def handler(ctx, io, rec):
+        async def asking():
+            async with library.AsyncClient() if kind == "httpx" else library.ClientSession() as client:
+                try:
+                    await asyncio.wait_for(client.get(url), 0.1)
+                except TimeoutError:
+                    return "given up"
+
+        ctx["came"] = asyncio.run(asking())
+
+    plan = one_state(handler, clients=[kind])
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and answers none
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        result = run(plan, store=store)
+    assert result.context == {"came": "given up"}
+    assert replay(result.run_id, plan=plan, store=store).identical
