@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-<<<<<<< HEAD
-import sqlite3
-=======
 import socket
->>>>>>> breaker
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
