@@ -93,6 +93,12 @@ def test_a_run_of_format_1_replays_identical(recorded):
             "completed",
         ),
         (
+            FIXTURES / "clients-1" / "clients.run",
+            "clients-1",
+            "fef466d18f7680e951f3ee462bd7f24e7302d25f5056ef0adc46445045db2f7e",
+            "completed",
+        ),
+        (
             BESIDE_1 / "clashed.run",
             "side-by-side-1",
             "b6510ede796f01aa0fac6665e7bfda5df952c3401d8619a244d9d6b732d022ed",
