@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -18,6 +19,8 @@ from machine.clients import record
 from machine.engine import run_reader
 from machine.errors import Code, PlanError, StateError, UsageError
 from machine.events import FactRecorded
+from machine.io.transport import BaseTransport
+from machine.testing import crash_matrix
 
 
 @pytest.fixture
@@ -143,6 +146,32 @@ def test_a_client_in_a_step_is_part_of_the_step(server, store):
     result = run(plan, store=store)
     assert facts(store, result.run_id) == ["step"]
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_transport_of_the_users_own_may_use_a_library_that_is_recorded(server, store):
+    class Shop(BaseTransport):
+        async def perform(self, namespace, request):
+            async with httpx.AsyncClient() as client:
+                return (await client.get(server.url + request["path"])).status_code
+
+    async def handler(ctx, io, rec):
+        ctx["status"] = (await io.call("shop", {"path": "/echo"})).response
+
+    plan = Plan("one", clients=["httpx"], transports={"shop": Shop()})
+    plan.state("a.b")(handler)
+    result = run(plan, store=store)
+    assert result.context == {"status": 200}
+    assert facts(store, result.run_id) == ["shop"]
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_the_store_may_use_a_library_that_is_recorded(tmp_path):
+    def handler(ctx, io, rec):
+        with sqlite3.connect(tmp_path / "own.db") as db:
+            ctx["sum"] = db.execute("SELECT 1 + 1").fetchone()[0]
+
+    report = crash_matrix(one_state(handler, clients=["sqlite3"]), faults=["torn_write"])
+    assert report.safe, report
 
 
 def status_of(url):
