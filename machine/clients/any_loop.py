@@ -6,7 +6,10 @@ A call is recorded on the loop of the run. What a library does for it stays on t
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -75,12 +78,34 @@ async def call_on_any_loop(
 
 
 async def _on_the_run(io: ClientCalls, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine on the loop of the run, which this loop does not wait in."""
+    """Run a coroutine on the loop of the run, which is cancelled there if it is cancelled here."""
+    made: Future[asyncio.Task[T]] = Future()
+    ended: Future[None] = Future()
 
-    def waiting() -> T:
-        return from_thread.run(call, token=io.scope.loop)
+    def begin() -> None:
+        task = asyncio.get_running_loop().create_task(call())
+        task.add_done_callback(lambda _: ended.set_result(None))
+        made.set_result(task)
 
-    return await asyncio.to_thread(waiting)
+    token = io.scope.loop
+    from_thread.run_sync(contextvars.copy_context().run, begin, token=token)
+    task = made.result()
+    here = asyncio.wrap_future(ended)
+    try:
+        await asyncio.shield(here)
+    except asyncio.CancelledError:
+        from_thread.run_sync(task.cancel, token=token)
+        await _settled(here)  # that it was given up is recorded before the handler goes on
+        raise
+    if task.cancelled():
+        raise asyncio.CancelledError
+    return task.result()
+
+
+async def _settled(done: asyncio.Future[None]) -> None:
+    while not done.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(done)
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ The library's own transports send. What is recorded and handed out is as with `i
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -159,4 +160,5 @@ def _failed(call: Mapping[str, Any], error: BaseException) -> NoReturn:
         code = Code.HTTP_TIMEOUT
     elif names & {"ConnectError", "ProxyError"}:
         code = Code.HTTP_CONNECT
-    raise broken(call, error, type(error).__name__, code=code) from error
+    name = "DecodingError" if isinstance(error, zlib.error) else type(error).__name__
+    raise broken(call, error, name, code=code) from error

@@ -9,7 +9,8 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -144,7 +145,7 @@ class _Exchange:
         read = partial(in_caller, reader_of(response))
         close = partial(in_caller, response.close)
         undone = codings if self._decodes else ()
-        body = AnswerBody(read, close, partial(self._failed, request), undone)
+        body = AnswerBody(read, close, partial(self._failed, request, codings=codings), undone)
         return await answered(head, body, response.headers.get("content-length", "") if has_body else "0")
 
     def _sent(self, request: Mapping[str, Any]) -> Any:
@@ -158,7 +159,9 @@ class _Exchange:
         except Exception as error:  # noqa: BLE001 - whatever urllib3 raises for a request that fails
             self._failed(request, error)
 
-    def _failed(self, request: Mapping[str, Any], error: BaseException) -> NoReturn:
+    def _failed(
+        self, request: Mapping[str, Any], error: BaseException, codings: Iterable[str] = ()
+    ) -> NoReturn:
         name = type(error).__name__
         if isinstance(error, ssl.SSLError):
             name = "SSLError"
@@ -166,7 +169,14 @@ class _Exchange:
             name = "ReadTimeoutError"
         code = _CODES.get(name, Code.HTTP_PROTOCOL)
         text = str(getattr(error, "_message", error))
-        raise broken(request, error, name, code=code, text=text) from error
+        more: dict[str, Any] = {}
+        cut = next((arg for arg in error.args if isinstance(arg, http.client.IncompleteRead)), None)
+        if isinstance(error, zlib.error):
+            name, more["codings"] = "DecodeError", ", ".join(codings)
+        elif cut is not None and isinstance(cut.expected, int):
+            came = cut.partial if isinstance(cut.partial, int) else len(cut.partial)
+            name, more["came"], more["expected"] = "IncompleteRead", came, cut.expected
+        raise broken(request, error, name, code=code, text=text, **more) from error
 
     def _raise(self, error: IoError) -> NoReturn:
         """Raise the exception of urllib3 for a recorded failure; what machine itself refused stays as it is."""
@@ -185,6 +195,14 @@ class _Exchange:
                 made = exceptions.ConnectTimeoutError(conn, text)
             case "ReadTimeoutError":
                 made = exceptions.ReadTimeoutError(pool, self._target, text)
+            case "IncompleteRead":
+                cut = exceptions.IncompleteRead(int(str(details["came"])), int(str(details["expected"])))
+                made = exceptions.ProtocolError(f"Connection broken: {cut!r}", cut)
+            case "DecodeError":
+                problem = (
+                    f"Received response with content-encoding: {details['codings']}, but failed to decode it."
+                )
+                made = exceptions.DecodeError(problem, zlib.error(text))
             case str() if name in _OF_A_TEXT:
                 made = _OF_A_TEXT[name](text)
             case _:
@@ -213,7 +231,7 @@ class _Exchange:
             reason=said.get("reason") or http.client.responses.get(said["status"], ""),
             preload_content=options.get("preload_content", True),
             decode_content=options.get("decode_content", True),
-            original_response=_Original(message, body),  # type: ignore[arg-type]  # its parts that are used
+            original_response=_Original(message, body),
             pool=self._pool,
             connection=None if self._io.performs else options.get("response_conn"),
             retries=options.get("retries"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -362,3 +363,57 @@ def test_a_redirect_to_another_origin_with_a_secret_in_its_body_is_refused(serve
         result = run(plan, store=store)
         assert result.error.code == "http_redirect_refused"
         assert elsewhere.asked.total() == 0
+
+
+# -- loops of plain handlers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["httpx", "aiohttp"])
+def test_a_call_that_a_plain_handlers_own_loop_gives_up_is_given_up_in_a_replay(store, kind):
+    library = pytest.importorskip(kind)
+
+    def handler(ctx, io, rec):
+        async def asking():
+            async with library.AsyncClient() if kind == "httpx" else library.ClientSession() as client:
+                try:
+                    await asyncio.wait_for(client.get(url), 0.1)
+                except TimeoutError:
+                    return "given up"
+
+        ctx["came"] = asyncio.run(asking())
+
+    plan = one_state(handler, clients=[kind])
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and answers none
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        result = run(plan, store=store)
+    assert result.context == {"came": "given up"}
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+# -- bodies that cannot be read ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["requests", "urllib3", "httpx"])
+@pytest.mark.parametrize("path", ["undecodable", "cut"])
+def test_a_body_that_cannot_be_read_raises_what_the_library_raises(server, store, kind, path):
+    library = pytest.importorskip(kind)
+    server.routes["undecodable"] = lambda it: it.say(200, b"no gzip " * 50, {"content-encoding": "gzip"})
+    server.routes["cut"] = lambda it: it.at_cutoff()
+
+    def asked():
+        try:
+            if kind == "urllib3":
+                library.request("GET", f"{server.url}/{path}", headers={"accept-encoding": "gzip"})
+            else:
+                library.get(f"{server.url}/{path}")
+        except Exception as error:  # noqa: BLE001 - whatever the library raises is compared
+            return type(error).__name__, *([] if kind == "httpx" else [str(error)])
+
+    def handler(ctx, io, rec):
+        ctx["raised"] = list(asked())
+
+    plan = one_state(handler, clients=[kind])
+    result = run(plan, store=store)
+    assert result.context == {"raised": list(asked())}
+    server.stop()
+    assert replay(result.run_id, plan=plan, store=store).identical

@@ -170,7 +170,6 @@ def test_a_seed_gives_the_same_bytes_whatever_process_and_others_for_another():
         {"max_calls": {"http": -1}},
         {"max_calls": {"HTTP": 1}},
     ],
-    ids=str,
 )
 def test_what_is_no_clock_seed_or_limit_is_refused(options):
     with pytest.raises(UsageError):
