@@ -57,8 +57,8 @@ def facts(store, run_id):
 
 def test_a_plan_names_libraries_or_takes_a_choice():
     assert dict(Plan("one", clients=["httpx"]).clients) == {"httpx": {}}
-    chosen = Plan("one", clients=[record("httpx", "urllib3", some=1), "requests"]).clients
-    assert dict(chosen) == {"httpx": {"some": 1}, "urllib3": {"some": 1}, "requests": {}}
+    chosen = Plan("one", clients=[record("redis", "grpc", reads=["GET"]), "requests"]).clients
+    assert dict(chosen) == {"redis": {"reads": ["GET"]}, "grpc": {"reads": ["GET"]}, "requests": {}}
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,34 @@ def test_a_plan_names_libraries_or_takes_a_choice():
         ("httpx", r"clients=\['httpx'\]"),
         ([3], "no name"),
         ([[3]], "no name"),
+        ([httpx], r'no name.*clients=\["httpx"\]'),
+        (None, r'a list, not None.*clients=\["requests"\]'),
+        ({"httpx": {}}, "a list, not {'httpx'"),
+        (["Requests"], "did you mean requests"),
+        (["psycopg2"], "in a step"),
+        (["PyGithub"], r"with requests: write clients=\['requests'\]"),
+        (["openai"], r"with httpx: write clients=\['httpx'\]"),
     ],
 )
 def test_a_choice_that_is_none_is_refused_when_the_plan_is_made(clients, said):
     with pytest.raises(PlanError) as caught:
         Plan("one", clients=clients)
+    assert re.search(said, f"{caught.value} {caught.value.hint}")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("redis", {"read": ["GET"]}, "no option 'read'.*did you mean reads"),
+        ("requests", {"reads": ["x"]}, "no option 'reads'.*it has none"),
+        ("grpc", {"reads": "/shop/*"}, r"not the text '/shop/\*'.*write reads=\['/shop/\*'\]"),
+        ("websockets", {"reads": [3]}, r"a list of texts, not \[3\]"),
+        ("grpc", {"keyed": 3}, "a list of texts, not 3"),
+    ],
+)
+def test_an_option_that_a_library_does_not_take_is_refused_at_once(name, options, said):
+    with pytest.raises(UsageError) as caught:
+        record(name, **options)
     assert re.search(said, f"{caught.value} {caught.value.hint}")
 
 
