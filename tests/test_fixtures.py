@@ -95,7 +95,7 @@ def test_a_run_of_format_1_replays_identical(recorded):
         (
             FIXTURES / "clients-1" / "clients.run",
             "clients-1",
-            "fef466d18f7680e951f3ee462bd7f24e7302d25f5056ef0adc46445045db2f7e",
+            "7f46502b9a3f1863d030b918cdfaa64762aadd8a1d99292b5ff0f3242269f5d4",
             "completed",
         ),
         (
