@@ -40,10 +40,10 @@ from machine.watch.watch import (
     ALLOWED,
     Undeclared,
     Watch,
+    engine_at_work,
     guarded,
     guarded_copy,
     in_step,
-    unguarded,
     watching,
 )
 
@@ -165,7 +165,7 @@ class HandlerRunner:
         if outer is not None:  # a run within a handler is reported; what that run does is not
             frame, live = inspect.currentframe(), self._refuse is None
             outer.note("machine.run", "drives a run of its own", None, frame, effect=live)
-        with unguarded():
+        with engine_at_work():
             if not self._looks:
                 yield
                 return

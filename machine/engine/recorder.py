@@ -12,7 +12,7 @@ from machine.errors import Code, IdError, StateError
 from machine.events import KERNEL_EVENTS, MAX_INLINE_PAYLOAD, ArtifactKind, DomainEvent, DomainEventRecorded
 from machine.ids import ErrorCode
 from machine.io.attempt_scope import AttemptScope, Payloads
-from machine.watch.watch import unguarded
+from machine.watch.watch import engine_at_work
 
 _KEPT = {
     "minimal": frozenset({"essential"}),
@@ -52,7 +52,7 @@ class Recorder:
         recorded = [self._recorded(event, payloads) for event in events]
         kept = [event for event in recorded if event is not None]
         if kept:
-            with unguarded():
+            with engine_at_work():
                 await scope.log.emit(kept, payloads)
 
     def _level(self, name: str) -> str:

@@ -28,7 +28,7 @@ from machine.io.transport import Opened
 from machine.io.waiting_thread import WaitingThread, alone, at_once, in_caller
 from machine.recorded_clients import Clients
 from machine.watch.threads_and_programs import follow_callers
-from machine.watch.watch import unguarded
+from machine.watch.watch import engine_at_work
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class ClientCalls(ABC):
         `send` gets the request as it is to be sent and returns the response, both JSON. `place` is that of the call
         in a transaction. Raises the recorded `IoError` if that raised one.
         """
-        with unguarded(), performing(ClientWork(namespace, send)):
+        with engine_at_work(), performing(ClientWork(namespace, send)):
             return self._whole(await self._fact(self._client(namespace, request, rules, place))).response
 
     def client_call_blocking(
@@ -112,7 +112,7 @@ class ClientCalls(ABC):
         asynchronous = partial(in_caller, send)
         if not self.stops_the_loop():
             return self.in_thread(partial(self.client_call, namespace, request, asynchronous, rules, place))
-        with unguarded(), performing(ClientWork(namespace, asynchronous)):
+        with engine_at_work(), performing(ClientWork(namespace, asynchronous)):
             self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules, place)
             return self._whole(self._fact_at_once(call)).response
@@ -148,7 +148,7 @@ class ClientCalls(ABC):
             in_one_part = partial(in_caller, alone, open_answer)
             opening = partial(self.client_stream, namespace, request, in_one_part, rules)
             return BlockingStream(self, self.in_thread(opening))
-        with unguarded(), performing(ClientWork(namespace, partial(whole_of, open_answer))):
+        with engine_at_work(), performing(ClientWork(namespace, partial(whole_of, open_answer))):
             self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules)
             answer = self._whole(self._fact_at_once(call)).response
@@ -172,7 +172,7 @@ class ClientCalls(ABC):
         if not self.stops_the_loop():
             self.in_thread(looking)
             return
-        with unguarded():
+        with engine_at_work():
             at_once(looking())
 
     def stops_the_loop(self) -> bool:
@@ -183,7 +183,7 @@ class ClientCalls(ABC):
         """Run a call on the event loop of the run, from another thread."""
         loop = self._scope.loop
         assert loop is not None
-        with unguarded():
+        with engine_at_work():
             return (
                 WaitingThread().wait_for(call, loop) if self.performs else from_thread.run(call, token=loop)
             )

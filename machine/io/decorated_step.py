@@ -13,7 +13,7 @@ from machine.io.step_calls import StepCalls, StepOptions
 from machine.io.step_function import Step
 from machine.watch.code_owner import CALLER
 from machine.watch.threads_and_programs import follow_callers
-from machine.watch.watch import unguarded
+from machine.watch.watch import engine_at_work
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -60,5 +60,5 @@ def _recorded(io: StepCalls, made: Step, args: Any, kwargs: Any) -> Any:
     scope = io.scope
     if threading.get_ident() == scope.thread:
         return io.call_step_at_once(made, args, kwargs)
-    with unguarded():
+    with engine_at_work():
         return from_thread.run(functools.partial(io.call_step, made, args, kwargs), token=scope.loop)

@@ -40,7 +40,7 @@ from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.kernel.transactions import SQL
 from machine.secrets.secret_value import SECRET
 from machine.watch.unprofiled import unprofiled
-from machine.watch.watch import unguarded
+from machine.watch.watch import engine_at_work
 
 
 class LiveIo(IoProvider):
@@ -118,7 +118,7 @@ class LiveIo(IoProvider):
         scope = self._scope
         request = scope.secrets.asked_before(intent.request_digest, scope.log.load(intent.request_digest))
         transport: Any = scope.transport(SQL)
-        with unguarded():
+        with engine_at_work():
             said = await transport.look_up(SQL, request, look_up)
         if intent.key not in scope.log.history.uncertain:
             return  # another connection has found it out meanwhile

@@ -36,7 +36,7 @@ from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_call import Asked, unopened
 from machine.state import SideEffects
 from machine.watch.unprofiled import unprofiled
-from machine.watch.watch import unguarded
+from machine.watch.watch import engine_at_work
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
@@ -93,7 +93,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         `http` request are not compared. Raises the recorded `IoError` when the call failed.
         """
         rules = self._scope.requests.of_call(namespace, ignore)
-        with unguarded():
+        with engine_at_work():
             call = self._identify(namespace, request, fact_key, rules=rules)
             result: IoResult = self._whole(await self._fact(call))
             return result
@@ -104,7 +104,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         It is for a value that the handler obtained without `io`: in replay it is the recorded one.
         """
         data = canonical.encode(value)
-        with unguarded():
+        with engine_at_work():
             call = self._identify(VALUE_NAMESPACE, {"key": key}, key)
             return self._result(await self._fact(call, data)).response
 
@@ -116,7 +116,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         fact = self._scope.log.history.facts.get(str(FactKey(key)))
         if fact is None or fact.key in self._handing.in_flight or not isinstance(fact.outcome, FactValue):
             return None
-        with unguarded():
+        with engine_at_work():
             return self._whole(fact).response
 
     async def http(

@@ -18,7 +18,7 @@ from machine.io.step_function import KEYED, Classes, Step
 from machine.io.step_transport import STEP, StepWork, announced
 from machine.io.waiting_thread import at_once
 from machine.watch.threads_and_programs import follow_callers
-from machine.watch.watch import unguarded
+from machine.watch.watch import engine_at_work
 
 T = TypeVar("T")
 
@@ -130,14 +130,14 @@ class StepCalls(ABC):
         self, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any], fact_key: str | None = None
     ) -> Any:
         """Call a step and return its recorded result."""
-        with unguarded():
+        with engine_at_work():
             call, work = self._step_call(step, args, kwargs, fact_key)
             with announced(work):
                 return self._step_result(await self._fact(call), work)
 
     def call_step_at_once(self, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the step of a plain function on the thread of the event loop, which stands still meanwhile."""
-        with unguarded():
+        with engine_at_work():
             call, work = self._step_call(step, args, kwargs, None)
             if step.effect:
                 raise StateError(

@@ -26,7 +26,7 @@ from machine.io.request_identity import RequestRules
 from machine.io.stream_end import pieces_of
 from machine.io.streamed_answer import CallStream, Parts, UnrecordedStream
 from machine.watch.code_owner import running_step
-from machine.watch.watch import unguarded
+from machine.watch.watch import engine_at_work
 
 
 class StreamCalls(ABC):
@@ -132,7 +132,7 @@ class StreamCalls(ABC):
         transport = self._scope.transport(namespace)
         if running_step() is None or transport is None:
             return await self._opened(namespace, request, None, rules)
-        with unguarded(), secret.naming_parts(self.sensitive(request)):
+        with engine_at_work(), secret.naming_parts(self.sensitive(request)):
             return UnrecordedStream(namespace, await transport.perform(namespace, request))
 
     def sensitive(self, message: dict[str, Any]) -> Sensitive:
@@ -143,7 +143,7 @@ class StreamCalls(ABC):
     async def _opened(
         self, namespace: str, request: Any, fact_key: str | None, rules: RequestRules
     ) -> CallStream:
-        with unguarded():
+        with engine_at_work():
             call = self._identify(namespace, request, fact_key, rules=rules).opening()
             if self._is_unfinished(call.key):
                 raise StateError(
@@ -171,7 +171,7 @@ class StreamCalls(ABC):
 
     async def _next_part(self, call: Call) -> FactRecorded:
         assert call.part is not None
-        with unguarded():
+        with engine_at_work():
             fact = await self._fact(call)
         if fact.piece is None:
             self._open_streams.pop(call.part.key, None)
@@ -182,7 +182,7 @@ class StreamCalls(ABC):
         assert call.part is not None
         self._open_streams.pop(call.part.key, None)
         scope = self._scope
-        with unguarded():
+        with engine_at_work():
             if not scope.cut and scope.log.abort() is None:
                 await self._obtain(call)
                 await self._handing.durable(call, scope.log.history.head_seq)

@@ -242,27 +242,41 @@ def guarded_copy(watch: Watch) -> Context:
 
 
 class unguarded:  # noqa: N801 - a context manager, used like a function
-    """A context without a watch, for work of `io` and the engine on behalf of a handler; its owner is `ENGINE`.
+    """A context without a watch.
 
-    What runs as a step stays that. It is a class and not a generator for speed, because it is entered at every
-    call of `io`.
+    It is a class and not a generator for speed, because it is entered at every call of `io`.
     """
 
-    __slots__ = ("_owner", "_token", "_watch")
+    __slots__ = ("_token", "_watch")
 
     def __enter__(self) -> None:
         self._watch = watching()
         if self._watch is not None:
             self._token = _watching.set(False)
             self._watch.pause()
-        owner = CALLER.get()
-        changed = owner is not None and owner is not ENGINE and type(owner) is not RunningStep
-        self._owner = CALLER.set(ENGINE) if changed else None
 
     def __exit__(self, *exc: object) -> None:
         if self._watch is not None:
             _reset(self._token)
             self._watch.resume()
+
+
+class engine_at_work(unguarded):  # noqa: N801 - the same
+    """A context for work of `io` and the engine on behalf of a handler: without a watch, and owned by `ENGINE`.
+
+    What runs as a step stays that.
+    """
+
+    __slots__ = ("_owner",)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        owner = CALLER.get()
+        changed = owner is not None and owner is not ENGINE and type(owner) is not RunningStep
+        self._owner = CALLER.set(ENGINE) if changed else None
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
         if self._owner is not None:
             with suppress(ValueError):  # closed in another context than it was begun in
                 CALLER.reset(self._owner)
@@ -279,7 +293,7 @@ def behind_io(function: Callable[[str], bytes]) -> Callable[[str], bytes]:
     """Return a function that loads data for a handler's context outside its watch, because the engine reads it."""
 
     def load(artifact_id: str) -> bytes:
-        with unguarded():
+        with engine_at_work():
             return function(artifact_id)
 
     return load
