@@ -64,9 +64,11 @@ def types(session: nox.Session) -> None:
 
 
 LONG = [
+    "agents",
     "benchmarks",
     "campaigns",
     "cli",
+    "clients",
     "docs",
     "stores",
     "testing",
@@ -110,6 +112,24 @@ CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
 ]
 
 
+SERVERS = {"redis-server": "redis-server", "/usr/lib/postgresql": "postgresql"}
+"""What has to be there for the tests of clients, and the package of Debian that brings it."""
+
+
+def install_servers(session: nox.Session) -> None:
+    """Install the servers that tests start, where this may be done; elsewhere their tests say what they lack."""
+    lacking = [
+        package for there, package in SERVERS.items() if not (shutil.which(there) or Path(there).exists())
+    ]
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        session.run("apt-get", "update", "-qq", external=True, silent=True, env=quiet, success_codes=[0, 100])
+        session.run(
+            "apt-get", "install", "-y", "-qq", "--no-install-recommends", *lacking,
+            external=True, silent=True, env=quiet, success_codes=[0, 100],
+        )  # fmt: skip
+
+
 def outside(session: nox.Session) -> Path:
     """Return a copy of all that tests need but the package itself, so that they find it where it is installed."""
     folder = Path(session.create_tmp()) / "outside"
@@ -151,6 +171,7 @@ def tests(session: nox.Session) -> None:
     if session.python == FOUND[0]:
         # the packages that handlers are tried to import first are installed once, and then none may be missing
         session.install("-q", ".[test,imports,clients]")
+        install_servers(session)
         pytest(session, *session.posargs, MACHINE_FIGHT_SECONDS="6", MACHINE_REQUIRE_PACKAGES="1")
         return
     session.install("-q", ".[test]")
@@ -169,6 +190,7 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run what does not take long of the test suite, on one interpreter: for while you work."""
     session.install("-q", ".[test,clients]")
+    install_servers(session)
     pytest(session, "-m", "not slow", *session.posargs)
 
 

@@ -93,6 +93,12 @@ def test_a_run_of_format_1_replays_identical(recorded):
             "completed",
         ),
         (
+            FIXTURES / "clients-1" / "clients.run",
+            "clients-1",
+            "7f46502b9a3f1863d030b918cdfaa64762aadd8a1d99292b5ff0f3242269f5d4",
+            "completed",
+        ),
+        (
             BESIDE_1 / "clashed.run",
             "side-by-side-1",
             "b6510ede796f01aa0fac6665e7bfda5df952c3401d8619a244d9d6b732d022ed",

@@ -6,10 +6,12 @@ import errno
 import json as json_module
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from machine import canonical
 from machine.errors import Code, UsageError
+
+_LIKE: Final = """write it like '{"key": "value"}', or @FILE, or - for stdin"""
 
 
 def regular_bytes(path: str | Path) -> bytes:
@@ -31,7 +33,7 @@ def json_object(text: str, what: str, code: Code) -> dict[str, Any]:
         kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(
             type(value), "a number"
         )
-        raise UsageError(f"{source} must be a JSON object, not {kind}", code=code)
+        raise UsageError(f"{source} must be a JSON object, not {kind}", code=code, hint=_LIKE)
     return value
 
 
@@ -40,8 +42,7 @@ def _parsed(text: str, what: str, code: Code) -> tuple[str, Any]:
     try:
         value = json_module.loads(text, object_pairs_hook=_no_doubles)
     except (ValueError, RecursionError) as exc:
-        hint = """write it like '{"key": "value"}', or @FILE, or - for stdin"""
-        raise UsageError(f"{source} is not JSON: {exc}", code=code, hint=hint) from None
+        raise UsageError(f"{source} is not JSON: {exc}", code=code, hint=_LIKE) from None
     canonical.encode(value)  # what no run could hold is refused before a store is touched
     return source, value
 

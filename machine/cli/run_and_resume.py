@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -306,6 +308,12 @@ def driven(
         if session.debug:
             for line in trace:
                 session.out.line((f"  {line}", "dim"), err=True)
+        if result.error.code == Code.CONTEXT_KEY_MISSING:
+            key = (result.error.details or {}).get("key", "key")
+            session.note(
+                "if the input lacks it",
+                shlex.join(["machine", "run", "TARGET", "--input", json.dumps({key: "..."})]),
+            )
         if not store.url.startswith("memory:"):
             session.go_on(run_id, result.fork_at, target)
     word = "replay" if result.status == "completed" else "show"

@@ -15,7 +15,8 @@ __all__ = ["record"]
 def record(*names: str, **options: Any) -> tuple[RecordedClient, ...]:
     """Return the choice of libraries for `Plan(clients=[...])`, all of them with the same `options`.
 
-    Raises `UsageError` for a name that is not known.
+    Raises `UsageError` for a name that is not known, and for an option that its library has not.
     """
-    clients_of(names)
-    return tuple(RecordedClient(name, options) for name in names)
+    chosen = tuple(RecordedClient(name, options) for name in names)
+    clients_of(chosen)
+    return chosen

@@ -30,6 +30,7 @@ from machine.errors import IoError, UsageError
 from machine.io.client_calls import ClientCalls
 from machine.io.redirect_secrets import refused_redirect
 from machine.io.transport import Opened
+from machine.watch.watch import unguarded
 
 Handler: TypeAlias = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 
@@ -52,6 +53,7 @@ def patch() -> Callable[[], None]:
         [
             replaced(aiohttp.ClientSession, "_request", _recording),
             replaced(aiohttp.BaseConnector, "connect", _connecting),
+            replaced(aiohttp.MultipartWriter, "__init__", _drawing),
         ]
     )
 
@@ -110,6 +112,14 @@ def _connecting(original: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return connect
+
+
+def _drawing(original: Callable[..., Any]) -> Callable[..., Any]:
+    def init(writer: aiohttp.MultipartWriter, *args: Any, **options: Any) -> None:
+        with unguarded():  # it draws a boundary, which is not compared
+            original(writer, *args, **options)
+
+    return init
 
 
 @attrs.define

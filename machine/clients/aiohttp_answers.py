@@ -59,7 +59,7 @@ class RecordedAnswer:
         continues = b"HTTP/1.1 100 Continue\r\n\r\n" if "expect" in request.headers else b""
         protocol = _Protocol(loop, continues + self._head())
         protocol.connection_made(Nowhere())
-        return Connection(self, request.connection_key, protocol, loop)  # type: ignore[arg-type] # what it asks of a connector is here
+        return Connection(self, request.connection_key, protocol, loop)
 
     def gives_body_of(self, response: aiohttp.ClientResponse, request: aiohttp.ClientRequest) -> None:
         """Let the body of the response be read from the recording, piece by piece as it is asked for."""
@@ -77,7 +77,7 @@ class RecordedAnswer:
             await close()
             await self._stream.aclose()
 
-        response.wait_for_close = wait_for_close  # type: ignore[method-assign] # when it is left, this is awaited
+        response.wait_for_close = wait_for_close
 
     def _release(self, *args: Any, **options: Any) -> None:
         """Take the connection back, as a connector does."""

@@ -274,7 +274,7 @@ class _Exchange:
                 raise error
             text = str(details.get("text", ""))
             if details["exception"] == "ReadTimeoutError":
-                raise urllib3.exceptions.ReadTimeoutError(None, url, text) from error  # type: ignore[arg-type] # no pool
+                raise urllib3.exceptions.ReadTimeoutError(None, url, text) from error
             raise urllib3.exceptions.ProtocolError(text) from error
 
         raw = urllib3.HTTPResponse(

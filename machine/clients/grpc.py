@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 from grpc import aio
 
 from machine.clients import grpc_channels

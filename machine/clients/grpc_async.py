@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mappi
 from typing import Any, NoReturn
 
 import attrs
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 from grpc import aio
 
 from machine.clients.grpc_blocking import END, Lines, line
@@ -141,7 +141,7 @@ class _Lines:
         self._call.cancel()
 
 
-class _Recorded(aio.Call):  # type: ignore[misc]  # grpc has no types
+class _Recorded(aio.Call):
     """The part that all recorded calls have: they end with a task, or with a status."""
 
     _task: asyncio.Task[Any]
@@ -212,7 +212,7 @@ def writes() -> OtherIoError:
     )
 
 
-class RecordedUnary(_Recorded, aio.UnaryUnaryCall, aio.StreamUnaryCall):  # type: ignore[misc]  # the same
+class RecordedUnary(_Recorded, aio.UnaryUnaryCall, aio.StreamUnaryCall):
     """A call with one response, which is awaited."""
 
     def __init__(self, calling: Awaitable[tuple[Any, Status]]) -> None:
@@ -236,7 +236,7 @@ class RecordedUnary(_Recorded, aio.UnaryUnaryCall, aio.StreamUnaryCall):  # type
         return status
 
 
-class RecordedStream(_Recorded, aio.UnaryStreamCall, aio.StreamStreamCall):  # type: ignore[misc]  # the same
+class RecordedStream(_Recorded, aio.UnaryStreamCall, aio.StreamStreamCall):
     """A call with several responses, which are read as they come."""
 
     def __init__(self, method: Method, opening: Awaitable[Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 import attrs
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 
 from machine.clients.grpc_messages import (
     NAMESPACE,
@@ -46,7 +46,7 @@ def _status(call: Any) -> Status:
     )
 
 
-class Outcome(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc has no types
+class Outcome(grpc.Call, grpc.Future):
     """A call that has ended well, with its response."""
 
     def __init__(self, response: Any, status: Status) -> None:
@@ -227,7 +227,7 @@ class Lines:
         return self._lines.popleft() if self._lines else None
 
 
-class RecordedStream(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc has no types
+class RecordedStream(grpc.Call, grpc.Future):
     """The responses of a call, as they come."""
 
     def __init__(self, method: Method, stream: Any) -> None:

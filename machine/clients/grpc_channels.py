@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Self
 
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 from grpc import aio
 
 from machine.clients import grpc_async
@@ -111,7 +111,7 @@ class RecordedUnaryMethod(RecordedMethod):
             return exc  # which is a future too, that has failed
 
 
-class _Channel(grpc.Channel):  # type: ignore[misc]  # grpc has no types
+class _Channel(grpc.Channel):
     """A channel whose calls are recorded."""
 
     def __init__(self, channel: Any, find: Find) -> None:
@@ -212,7 +212,7 @@ def async_call(
     return grpc_async.RecordedUnary(rpc.unary(messages, metadata))
 
 
-class _AsyncChannel(aio.Channel):  # type: ignore[misc]  # grpc has no types
+class _AsyncChannel(aio.Channel):
     """A channel of `grpc.aio` whose calls are recorded."""
 
     def __init__(self, channel: Any, find: Find) -> None:

@@ -217,10 +217,7 @@ class Rules:
 
     @staticmethod
     def of(options: Mapping[str, Any]) -> Rules:
-        """Return the rules in the options of a plan. Raises `UsageError` for an option that there is not."""
-        unknown = options.keys() - {"reads", "keyed"}
-        if unknown:
-            raise UsageError(f'record("grpc") has no option {min(unknown)!r}', hint="it has reads and keyed")
+        """Return the rules in the options of a plan, which has checked their names."""
         return Rules(**options)
 
     def declared(self, path: str) -> dict[str, bool]:

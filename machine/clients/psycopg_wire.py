@@ -158,4 +158,4 @@ def escape_for_recorded() -> None:
             return PlainEscaping() if isinstance(conn, RecordedPGconn) else before(conn)
 
         escaping.for_recorded = True  # type: ignore[attr-defined]  # a mark of this function
-        module.Escaping = escaping  # type: ignore[attr-defined]  # the name psycopg looks up
+        module.Escaping = escaping

@@ -19,7 +19,7 @@ import attrs
 from machine.errors import Code, StateError
 from machine.io.client_calls import ClientCalls
 from machine.recorded_clients import Clients, module_of
-from machine.watch.code_owner import CALLER, RunningStep
+from machine.watch.code_owner import CALLER, ENGINE, RunningStep
 from machine.watch.threads_and_programs import follow_callers
 
 Patch: TypeAlias = Callable[[], Callable[[], None]]
@@ -38,11 +38,11 @@ _explicit: Final[ContextVar[ClientCalls | None]] = ContextVar("machine_recorded_
 def recorder(*names: str) -> ClientCalls | None:
     """Return the `io` that records the clients of a library, by any of these names, for the code that runs here.
 
-    None outside of handlers, in a step, while another client performs its call, and where the plan does not record
-    the library.
+    None outside of handlers, behind `io`, in a step, while another client performs its call, and where the plan
+    does not record the library.
     """
     io = CALLER.get()
-    if isinstance(io, RunningStep):
+    if isinstance(io, RunningStep) or io is ENGINE:
         return None
     if (explicit := _explicit.get()) is not None:
         return explicit

@@ -16,7 +16,7 @@ import attrs
 from machine.clients import redis_commands as commands_of_redis
 from machine.clients.redis_commands import Command
 from machine.clients.redis_replies import failure_of, is_error, raised_for, reply_from_json
-from machine.errors import Code, IoError, OtherIoError, TransportError, UsageError
+from machine.errors import Code, IoError, OtherIoError, TransportError
 
 NAMESPACE: Final = "redis"
 HEALTH_CHECK: Final = ("PING", "redis-py-health-check")
@@ -58,9 +58,6 @@ class Seam:
 
 
 def _reads_of(options: Mapping[str, Any]) -> Collection[str]:
-    unknown = options.keys() - {"reads"}
-    if unknown:
-        raise UsageError(f'record("redis") has no option {min(unknown)!r}', hint="it has reads")
     reads: Collection[str] = options.get("reads", ())
     return reads
 

@@ -231,7 +231,7 @@ class _Exchange:
             reason=said.get("reason") or http.client.responses.get(said["status"], ""),
             preload_content=options.get("preload_content", True),
             decode_content=options.get("decode_content", True),
-            original_response=_Original(message, body),  # type: ignore[arg-type]  # its parts that are used
+            original_response=_Original(message, body),
             pool=self._pool,
             connection=None if self._io.performs else options.get("response_conn"),
             retries=options.get("retries"),

@@ -61,7 +61,10 @@ class WaitingThread:
             except BaseException as exc:  # noqa: BLE001 - raised again where it is awaited
                 failure.append(exc)
             try:
-                from_thread.run_sync(done.set, token=token)
+                if isinstance(loop := token.native_token, asyncio.AbstractEventLoop):
+                    loop.call_soon_threadsafe(done.set)  # without waiting for it, as `run_sync` does
+                else:
+                    from_thread.run_sync(done.set, token=token)
             except RuntimeError:  # the loop has gone: nobody waits
                 return
 

@@ -202,6 +202,8 @@ class _Chain:
     def keys(self) -> str:
         """Return the existing keys as a hint."""
         names = sorted(self.checkpoints[-1].snapshot.keys())
+        if not names:
+            return "its context is empty: no state has written to it"
         more = ", ..." if len(names) > MOST_FOLLOWED else ""
         return f"its keys are {', '.join(pointer_of([name]) for name in names[:MOST_FOLLOWED])}{more}"
 

@@ -241,7 +241,7 @@ class Golden:
         found = golden_check.unfinished(golden) or await golden_check.replay_difference(golden, wanted, asked)
         if found is None and options.mode is Mode.VERIFY_LIVE:
             found = await golden_live.live_difference(golden, wanted, asked.live_ignore)
-        found = found or too_many(golden, wanted.max_calls)
+        found = found or too_many(golden.past.entries, wanted.max_calls)
         return found or golden_check.too_old(golden, asked.max_age or options.max_age)
 
     def _accepts(self, file: Path, unlike: Unlike) -> bool:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from machine.errors import UsageError
-from machine.events import FactRecorded
+from machine.events import Entry, FactRecorded
 from machine.io.attempt_scope import is_namespace
 from machine.testing.golden_session import Ending
 from machine.testing.golden_unlike import Unlike
-
-if TYPE_CHECKING:
-    from machine.testing.golden_check import Recording
 
 
 def limits_of(max_calls: Any) -> Mapping[str, int]:
@@ -30,7 +27,7 @@ def limits_of(max_calls: Any) -> Mapping[str, int]:
     return dict(max_calls)
 
 
-def too_many(run: Recording, limits: Mapping[str, int]) -> Unlike | None:
+def too_many(run: Iterable[Entry], limits: Mapping[str, int]) -> Unlike | None:
     """Return the failure of a run that makes more calls than a test allows, or None.
 
     Calls of all attempts count, and so do failed ones; the parts of a stream are one call.
@@ -38,7 +35,7 @@ def too_many(run: Recording, limits: Mapping[str, int]) -> Unlike | None:
     if not limits:
         return None
     made: Counter[tuple[str, str]] = Counter()
-    for entry in run.past.entries:
+    for entry in run:
         fact = entry.event
         if isinstance(fact, FactRecorded) and fact.piece is None:
             made[fact.state_id, fact.namespace] += 1

@@ -108,7 +108,7 @@ async def record(
         return Unlike(Ending.FAILED, title, ["", *divergence_text.lines(again.divergence)])
     if again.secrets is not None and (found := await _without_the_key(result.run_id, wanted, store)):
         return found
-    if (found := too_many(run, wanted.max_calls)) is not None:
+    if (found := too_many(run.past.entries, wanted.max_calls)) is not None:
         return attrs.evolve(found, title=f"{found.title}, so nothing was written")
     return Fresh(result, store, facts.golden.past.history.started_ms if facts else None)
 
@@ -169,7 +169,7 @@ async def _live(
             store=store,
             input=wanted.input,
             config=wanted.config,
-            transports=world_of(wanted),
+            transports=world_of(wanted.transports, wanted.clock_ms, wanted.seed),
             facts_from=source,
             effects="recorded" if facts else "live",
             run_id=run_id,

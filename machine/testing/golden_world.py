@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blake3 import blake3
 
@@ -12,9 +12,6 @@ from machine.errors import UsageError
 from machine.io.clock import SLEEP, ClockTransport
 from machine.io.entropy import EntropyTransport
 from machine.io.transport import Transport
-
-if TYPE_CHECKING:
-    from machine.testing.golden_check import Wanted
 
 
 class FixedClock(ClockTransport):
@@ -88,11 +85,13 @@ def _refuse_two(option: str, namespace: str, transports: Any) -> None:
         )
 
 
-def world_of(wanted: Wanted) -> Mapping[str, Transport] | None:
-    """Return the transports of a live run of a check."""
+def world_of(
+    transports: Mapping[str, Transport] | None, clock_ms: int | None, seed: int | str | None
+) -> Mapping[str, Transport] | None:
+    """Return the transports of a live run of a check, with its clock and its randomness."""
     own: dict[str, Transport] = {}
-    if wanted.clock_ms is not None:
-        own["clock"] = FixedClock(wanted.clock_ms)
-    if wanted.seed is not None:
-        own["random"] = SeededRandomness(wanted.seed)
-    return {**(wanted.transports or {}), **own} if own else wanted.transports
+    if clock_ms is not None:
+        own["clock"] = FixedClock(clock_ms)
+    if seed is not None:
+        own["random"] = SeededRandomness(seed)
+    return {**(transports or {}), **own} if own else transports

@@ -234,11 +234,8 @@ def _in_words(
     target = args[act.target] if act.target is not None and act.target < len(args) else None
     does = act.does if target is None else f"{act.does} {_shown(target)}"
     if event == "sqlite3.connect" and has_client("sqlite3"):
-        client = client_of(frame, watch.own) or "sqlite3"
-        return (
-            does,
-            f'record the client: Plan(clients=["{client}"]), or do it in a step: "{watch.call_of_io(STEP)}"',
-        )
+        library = client_of(frame, watch.own) or "sqlite3"
+        return does, f'record the client: Plan(clients=["{library}"]), or use "{watch.call_of_io(STEP)}"'
     if event not in _CALLS_OF_CLIENTS or leading_origin(frame, watch.own) is not Origin.LIBRARY:
         return does, None
     client = client_of(frame, watch.own)

@@ -21,8 +21,14 @@ class RunningStep:
     name: str
 
 
+class _Engine:
+    """The engine at work for a handler: behind its `io`, in the transports and in the store."""
+
+
+ENGINE: Final = _Engine()
+
 CALLER: Final[ContextVar[Any]] = ContextVar("machine_caller", default=None)
-"""The `io` of the handler that runs in this context, a `RunningStep`, or None outside of handlers."""
+"""The `io` of the handler that runs in this context, a `RunningStep`, `ENGINE`, or None outside of handlers."""
 
 
 def running_step() -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context, ContextVar, Token, copy_context
 from pathlib import PurePath
 from types import FrameType
@@ -19,6 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from machine.watch.code_origin import own_frame
+from machine.watch.code_owner import CALLER, ENGINE, RunningStep
 from machine.watch.opened_files import Opened
 from machine.watch.safe_inspection import never_raises
 from machine.watch.user_code import packages_of
@@ -240,23 +242,30 @@ def guarded_copy(watch: Watch) -> Context:
 
 
 class unguarded:  # noqa: N801 - a context manager, used like a function
-    """A context without a watch, for work of `io` and the engine on behalf of a handler.
+    """A context without a watch, for work of `io` and the engine on behalf of a handler; its owner is `ENGINE`.
 
-    It is a class and not a generator for speed, because it is entered at every call of `io`.
+    What runs as a step stays that. It is a class and not a generator for speed, because it is entered at every
+    call of `io`.
     """
 
-    __slots__ = ("_token", "_watch")
+    __slots__ = ("_owner", "_token", "_watch")
 
     def __enter__(self) -> None:
         self._watch = watching()
         if self._watch is not None:
             self._token = _watching.set(False)
             self._watch.pause()
+        owner = CALLER.get()
+        changed = owner is not None and owner is not ENGINE and type(owner) is not RunningStep
+        self._owner = CALLER.set(ENGINE) if changed else None
 
     def __exit__(self, *exc: object) -> None:
         if self._watch is not None:
             _reset(self._token)
             self._watch.resume()
+        if self._owner is not None:
+            with suppress(ValueError):  # closed in another context than it was begun in
+                CALLER.reset(self._owner)
 
 
 def _reset(token: Token[_Watching]) -> None:

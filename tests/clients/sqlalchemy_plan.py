@@ -2,15 +2,11 @@
 
 import os
 
-import cut_at_commit
 from sqlalchemy import ForeignKey, String, create_engine, exc, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
 from machine import Plan
-from machine.clients.psycopg_live import PsycopgLive
-
-cut_at_commit.install(PsycopgLive, generator=True)
 
 plan = Plan("sqlalchemy_client", clients=["sqlalchemy"])
 POSTGRES = os.environ.get("DSN", "postgresql://postgres@127.0.0.1:9/postgres").replace(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from clients.kit import proven, serving
 
-from machine import MachineError, Plan, open_store, replay, run
+from machine import MachineError, Plan, RunConfig, open_store, replay, run
 
 aiohttp = pytest.importorskip("aiohttp")
 
@@ -188,3 +188,19 @@ def test_a_websocket_of_aiohttp_is_refused_by_name(record, server):
     result = record(handler, status="failed")
     assert "use the package websockets" in str(result.error)
     assert server.requests == []
+
+
+def test_the_boundary_of_a_form_is_no_randomness_of_the_handler(store, server):
+    async def handler(ctx, io, rec):
+        form = aiohttp.FormData()
+        form.add_field("file", b"text", filename="a.txt")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{server.url}/echo", data=form) as answer,
+        ):
+            ctx["status"] = answer.status
+
+    plan = Plan("client", clients=["aiohttp"])
+    plan.state("a.only", side_effects="apply_side_effect", idempotency="form")(handler)
+    result = run(plan, store=store, config=RunConfig(undeclared_io="error"))
+    assert result.status == "completed", result.error

@@ -392,12 +392,3 @@ def test_only_channels_can_be_given_to_io(store, served):
             io.grpc_channel(grpc.insecure_channel("127.0.0.1:1"), reads="/a/b")
 
     run_and_replay(handler, store, served, clients=[])
-
-
-def test_an_option_that_there_is_not_is_refused(store, served):
-    def handler(ctx, io, rec):
-        channel = grpc.insecure_channel(served[1])
-        with channel, pytest.raises(UsageError, match="has no option 'writes'"):
-            StockStub(channel).Get(text("a"))
-
-    run_and_replay(handler, store, served, clients=[record("grpc", writes=["/a/b"])])

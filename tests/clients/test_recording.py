@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -19,6 +20,8 @@ from machine.clients import record
 from machine.engine import run_reader
 from machine.errors import Code, PlanError, StateError, UsageError
 from machine.events import FactRecorded
+from machine.io.transport import BaseTransport
+from machine.testing import crash_matrix
 
 
 @pytest.fixture
@@ -54,8 +57,8 @@ def facts(store, run_id):
 
 def test_a_plan_names_libraries_or_takes_a_choice():
     assert dict(Plan("one", clients=["httpx"]).clients) == {"httpx": {}}
-    chosen = Plan("one", clients=[record("httpx", "urllib3", some=1), "requests"]).clients
-    assert dict(chosen) == {"httpx": {"some": 1}, "urllib3": {"some": 1}, "requests": {}}
+    chosen = Plan("one", clients=[record("redis", "grpc", reads=["GET"]), "requests"]).clients
+    assert dict(chosen) == {"redis": {"reads": ["GET"]}, "grpc": {"reads": ["GET"]}, "requests": {}}
 
 
 @pytest.mark.parametrize(
@@ -66,11 +69,34 @@ def test_a_plan_names_libraries_or_takes_a_choice():
         ("httpx", r"clients=\['httpx'\]"),
         ([3], "no name"),
         ([[3]], "no name"),
+        ([httpx], r'no name.*clients=\["httpx"\]'),
+        (None, r'a list, not None.*clients=\["requests"\]'),
+        ({"httpx": {}}, "a list, not {'httpx'"),
+        (["Requests"], "did you mean requests"),
+        (["psycopg2"], "in a step"),
+        (["PyGithub"], r"with requests: write clients=\['requests'\]"),
+        (["openai"], r"with httpx: write clients=\['httpx'\]"),
     ],
 )
 def test_a_choice_that_is_none_is_refused_when_the_plan_is_made(clients, said):
     with pytest.raises(PlanError) as caught:
         Plan("one", clients=clients)
+    assert re.search(said, f"{caught.value} {caught.value.hint}")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("redis", {"read": ["GET"]}, "no option 'read'.*did you mean reads"),
+        ("requests", {"reads": ["x"]}, "no option 'reads'.*it has none"),
+        ("grpc", {"reads": "/shop/*"}, r"not the text '/shop/\*'.*write reads=\['/shop/\*'\]"),
+        ("websockets", {"reads": [3]}, r"a list of texts, not \[3\]"),
+        ("grpc", {"keyed": 3}, "a list of texts, not 3"),
+    ],
+)
+def test_an_option_that_a_library_does_not_take_is_refused_at_once(name, options, said):
+    with pytest.raises(UsageError) as caught:
+        record(name, **options)
     assert re.search(said, f"{caught.value} {caught.value.hint}")
 
 
@@ -121,6 +147,32 @@ def test_a_client_in_a_step_is_part_of_the_step(server, store):
     result = run(plan, store=store)
     assert facts(store, result.run_id) == ["step"]
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_transport_of_the_users_own_may_use_a_library_that_is_recorded(server, store):
+    class Shop(BaseTransport):
+        async def perform(self, namespace, request):
+            async with httpx.AsyncClient() as client:
+                return (await client.get(server.url + request["path"])).status_code
+
+    async def handler(ctx, io, rec):
+        ctx["status"] = (await io.call("shop", {"path": "/echo"})).response
+
+    plan = Plan("one", clients=["httpx"], transports={"shop": Shop()})
+    plan.state("a.b")(handler)
+    result = run(plan, store=store)
+    assert result.context == {"status": 200}
+    assert facts(store, result.run_id) == ["shop"]
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_the_store_may_use_a_library_that_is_recorded(tmp_path):
+    def handler(ctx, io, rec):
+        with sqlite3.connect(tmp_path / "own.db") as db:
+            ctx["sum"] = db.execute("SELECT 1 + 1").fetchone()[0]
+
+    report = crash_matrix(one_state(handler, clients=["sqlite3"]), faults=["torn_write"])
+    assert report.safe, report
 
 
 def status_of(url):

@@ -530,14 +530,6 @@ def test_a_plan_without_redis_leaves_its_clients_alone(server, store):
     assert not hasattr(redis.retry.sleep, "__wrapped__")
 
 
-def test_an_option_that_there_is_not_is_refused(server, store):
-    def handler(ctx, io, rec):
-        with pytest.raises(UsageError, match="has no option 'writes'"):
-            redis.Redis(port=server.port).get("a")
-
-    run_and_replay(handler, store, clients=[record("redis", writes=["get"])])
-
-
 def test_an_effect_whose_answer_never_came_is_asked_about_and_not_sent_again(store):
     arrived = []
 

@@ -124,7 +124,7 @@ def test_a_program_is_recorded_killed_resumed_and_replayed_without_its_server(tm
         PLAN,
         tmp_path,
         given,
-        kills=[{"FactRecorded": 1}, {"EffectIntended": 1}, {"EffectIntended": 2}],
+        kills=[{"EffectIntended": 1}, {"EffectIntended": 2}],
         arrivals=server.messages.copy,
         stop=server.stop,
     )

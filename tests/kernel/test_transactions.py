@@ -15,7 +15,7 @@ STATE = "op.one.state"
 def fact(digest, unit, attempt=0, *, code=None):
     outcome = FactValue("p" + digest)
     if code is not None:
-        outcome = FactError("other", ErrorInfo(code, ErrorCategory.OFF_CHAIN, False, "no"))
+        outcome = FactError("other", ErrorInfo(code, ErrorCategory.OFF_CHAIN, retryable=False, message="no"))
     return FactRecorded(f"@{STATE}/{attempt}/sql/{unit}-{digest}", "sql", digest, outcome, STATE, attempt)
 
 

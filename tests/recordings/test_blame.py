@@ -232,6 +232,13 @@ def test_what_is_no_pointer_to_a_key_is_refused_with_the_keys(chain, store, poin
     assert caught.value.code == "usage"
 
 
+def test_an_empty_context_is_named_in_place_of_its_keys(store):
+    run_id = recorded(store, lambda ctx, io, rec: None)
+    with pytest.raises(machine.errors.UsageError) as caught:
+        blame(run_id, "total", store=store)
+    assert caught.value.hint == "its context is empty: no state has written to it"
+
+
 def test_keys_with_slashes_and_tildes_are_escaped(store):
     async def handler(ctx, io, rec):
         ctx["a/b~c"] = {"": [7]}

@@ -7,10 +7,17 @@ import json
 import re
 import threading
 
+import anyio
 import pytest
 from golden_suite import empty_suite, said
 
 from machine import cli
+from machine.config import Target
+from machine.target import load
+from machine.testing.golden_check import Wanted, opened
+from machine.testing.golden_live import Facts, Fresh, record
+from machine.testing.golden_options import How
+from machine.testing.golden_unlike import Unlike
 
 PLAN = """
 from machine import Plan
@@ -83,8 +90,15 @@ def server(running):
 
 @pytest.fixture(scope="module")
 def recording():
-    """Keep the golden, which takes a process of its own to record."""
+    """Keep the golden that was recorded."""
     return []
+
+
+def recorded_from(file, server, facts=None):
+    """Record the plan in a file as its test would."""
+    wanted = Wanted.of(load(str(file)).plan, {"input": {"url": f"http://127.0.0.1:{server.server_port}"}})
+    target = Target("../test_shop.py::test_shop", "")
+    return anyio.run(record, wanted, ["completed"], target, "", facts)
 
 
 @pytest.fixture
@@ -94,10 +108,13 @@ def shop(pytester, monkeypatch, server, recording):
     made.write("shop.py", PLAN)
     made.write("test_shop.py", TEST.replace("URL", f"http://127.0.0.1:{server.server_port}"))
     if not recording:
-        made.run("--golden=record-missing").assert_outcomes(passed=1)
+        fresh = recorded_from(made.path / "shop.py", server)
+        assert isinstance(fresh, Fresh), fresh
         assert len(server.asked) == 5
         server.asked.clear()
-        recording.append(golden_text(made))
+        fresh.write(made.path / "new.run")
+        recording.append((made.path / "new.run").read_text())
+        (made.path / "new.run").unlink()
     made.write("fixtures/test_shop.run", recording[0])
     return made
 
@@ -159,7 +176,14 @@ def test_a_handler_that_goes_on_without_an_answer_is_not_accepted(shop, server):
 
 def test_a_changed_effect_is_sent_once_and_others_never(shop, server):
     shop.change('"of": "shop"', '"of": "market"', "shop.py")
-    shop.run("--golden-update-changed").assert_outcomes(passed=1)
+    (shop.path / "shop.py").rename(shop.path / "market.py")
+    made = {}
+    with opened(shop.golden("test_shop")) as before:
+        for how in (How.FACTS, How.CHANGED):
+            made[how] = recorded_from(shop.path / "market.py", server, Facts.of(before, how))
+    assert isinstance(made[How.FACTS], Unlike)
+    assert "shop.order.place makes a call of http" in made[How.FACTS].lines[0]
+    assert isinstance(made[How.CHANGED], Fresh)
     assert server.asked == [("POST", "/orders")]
 
 
@@ -175,17 +199,17 @@ def test_what_is_missing_or_too_old_is_not_accepted_on_recorded_answers(shop, se
     assert server.asked == []
 
 
-def test_the_review_asks_and_then_accepts_or_makes_what_changed(shop, server, monkeypatch):
+def test_the_review_asks_whether_to_accept_or_to_make_what_changed(shop, server, monkeypatch):
     asked = []
 
     def answer(question):
         asked.append(question)
-        return "n" if asked[1:] else "y"
+        return "n"
 
     monkeypatch.setattr("builtins.input", answer)
     monkeypatch.setattr("machine.testing.golden_options._check_can_ask", lambda config: None)
     shop.change('sum(ctx["prices"])', 'max(ctx["prices"])', "shop.py")
-    shop.run("--golden-review", "--golden-accept").assert_outcomes(passed=1)
+    shop.run("--golden-review", "--golden-accept").assert_outcomes(failed=1)
     assert asked == ["accept it, on the recorded answers? y(es), n(o), a(ll of this cause), q(uit asking): "]
     assert server.asked == []
     shop.change('"/c"', '"/newer"', "shop.py")
