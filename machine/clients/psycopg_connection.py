@@ -23,6 +23,14 @@ IDLE: Final = pq.TransactionStatus.IDLE
 INTRANS: Final = pq.TransactionStatus.INTRANS
 _HINT: Final = "use execute and fetch the rows, or call it in a step: io.step(function, ...)"
 
+_WITH_OWN_QUERIES: Final = (
+    psycopg.ClientCursor,
+    psycopg.RawCursor,
+    psycopg.AsyncClientCursor,
+    psycopg.AsyncRawCursor,
+)
+"""The cursors that make of a statement and its parameters something else than a `psycopg.Cursor`."""
+
 Steps = Generator[Any, Any, Any]
 
 
@@ -56,6 +64,8 @@ class RecordedConnection:
         """Return a new cursor."""
         if name:
             raise not_recorded("a cursor of the server", _HINT)
+        if issubclass(self.cursor_factory, _WITH_OWN_QUERIES):
+            raise not_recorded(f"a {self.cursor_factory.__name__}", _HINT)
         self._check_connection_ok()
         make = mixed(self.cursor_factory, self._cursors)
         cursor = make(self, row_factory=options.get("row_factory") or self.row_factory)

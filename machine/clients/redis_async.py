@@ -13,6 +13,7 @@ from machine.clients.redis_connection import (
     Seam,
     Sending,
     answer_of,
+    connect_once,
     errors_of_redis,
     failures_of_calls,
     is_connected,
@@ -56,7 +57,7 @@ def async_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., Any]]
         async def send(request: Mapping[str, Any]) -> dict[str, Any]:
             commands = sending.sent(request)
             with failures_of_calls("the commands were not answered", errors.RedisError):
-                await self.connect()
+                await connect_once(self)
                 await _pay(self)
                 await self.send_packed_command([redis_commands.packed(commands)], check_health)
                 if not sending.is_answered:
@@ -86,7 +87,7 @@ def async_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., Any]]
         async def send(request: Mapping[str, Any]) -> dict[str, Any]:
             performed.append(request)
             with failures_of_calls("no message was received", errors.RedisError):
-                await self.connect()
+                await connect_once(self)
                 while (message := await self.read_response(**options, disable_decoding=True)) is not None:
                     found = reply_to_json(message)
                     if not state.is_confirmed(found):

@@ -12,6 +12,7 @@ from machine.clients.redis_connection import (
     Seam,
     Sending,
     answer_of,
+    connect_once,
     errors_of_redis,
     failures_of_calls,
     is_connected,
@@ -55,7 +56,7 @@ def blocking_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., An
         def send(request: Mapping[str, Any]) -> dict[str, Any]:
             commands = sending.sent(request)
             with failures_of_calls("the commands were not answered", errors.RedisError):
-                self.connect()
+                connect_once(self)
                 _pay(self)
                 self.send_packed_command([redis_commands.packed(commands)], check_health)
                 if not sending.is_answered:
@@ -85,7 +86,7 @@ def blocking_methods(plain: type[Any], seam: Seam) -> dict[str, Callable[..., An
         def send(request: Mapping[str, Any]) -> dict[str, Any]:
             performed.append(request)
             with failures_of_calls("no message was received", errors.RedisError):
-                self.connect()
+                connect_once(self)
                 while timeout is None or self.can_read(timeout=timeout):
                     message = reply_to_json(self.read_response(**options, disable_decoding=True))
                     if not state.is_confirmed(message):

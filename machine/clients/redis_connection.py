@@ -130,6 +130,15 @@ def is_connected(connection: Any) -> bool:
     return bool(getattr(connection, "is_connected", getattr(connection, "_sock", None)))
 
 
+def connect_once(connection: Any) -> Any:
+    """Connect a connection unless it is connected; the client tries again the command, so this does not.
+
+    What it returns has to be awaited with an asynchronous client.
+    """
+    once = getattr(connection, "connect_check_health", None)
+    return connection.connect() if once is None else once(retry_socket_connect=False)
+
+
 @attrs.define
 class Sending:
     """Some commands on their way to a server, in one call."""

@@ -123,7 +123,9 @@ def test_a_state_that_declares_no_effect_can_make_none(postgres, statement):
     assert rows(postgres) == Counter()
 
 
-@pytest.mark.parametrize("what", ["copy", "cursor", "pipeline", "notifies", "tpc"])
+@pytest.mark.parametrize(
+    "what", ["copy", "cursor", "ClientCursor", "RawCursor", "pipeline", "notifies", "tpc"]
+)
 def test_what_cannot_be_recorded_is_refused_by_name(postgres, what):
     prepare(postgres)
 
@@ -134,6 +136,9 @@ def test_what_cannot_be_recorded_is_refused_by_name(postgres, what):
                     db.cursor().copy("COPY item TO STDOUT")
                 case "cursor":
                     db.cursor("named")
+                case "ClientCursor" | "RawCursor":
+                    db.cursor_factory = getattr(psycopg, what)
+                    db.execute("SELECT 1")
                 case "pipeline":
                     db.pipeline()
                 case "notifies":
