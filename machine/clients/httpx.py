@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakKeyDictionary
@@ -103,10 +104,10 @@ def _of(io: ClientCalls, transport: Any) -> RecordedTransport:
 
 
 async def _opened(request: Any, send: Callable[[Any], Any], call: Mapping[str, Any]) -> Any:
-    _add_key(request, call)
     failed = partial(_failed, call)
     try:
-        response = await send(request)
+        with _added_key(request, call):
+            response = await send(request)
     except Exception as error:  # noqa: BLE001 - whatever the library raises for a request that fails
         failed(error)
     pieces: AsyncIterator[bytes] = aiter(response.stream)
@@ -115,10 +116,10 @@ async def _opened(request: Any, send: Callable[[Any], Any], call: Mapping[str, A
 
 
 async def _opened_blocking(request: Any, send: Callable[[Any], Any], call: Mapping[str, Any]) -> Any:
-    _add_key(request, call)
     failed = partial(_failed, call)
     try:
-        response = await in_caller(send, request)
+        with _added_key(request, call):
+            response = await in_caller(send, request)
     except Exception as error:  # noqa: BLE001 - the same
         failed(error)
     read = partial(in_caller, next, iter(response.stream), None)
@@ -149,8 +150,16 @@ def _has_body(request: Any, response: Any) -> bool:
     return request.method != "HEAD" and response.status_code not in _BODILESS
 
 
-def _add_key(request: Any, call: Mapping[str, Any]) -> None:
-    request.headers.update(added_headers(call, request.headers))
+@contextmanager
+def _added_key(request: Any, call: Mapping[str, Any]) -> Iterator[None]:
+    """Send a request with the idempotency key of its effect, which a redirected request does not copy from it."""
+    added = added_headers(call, request.headers)
+    request.headers.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del request.headers[name]
 
 
 def _failed(call: Mapping[str, Any], error: BaseException) -> NoReturn:

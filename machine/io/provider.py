@@ -28,6 +28,7 @@ from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight
+from machine.io.redirected_effects import follows_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
@@ -296,8 +297,9 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         # the first effect sent with the key counts, whichever attempt sent it
         sent = scope.log.history.sent.get((scope.state.id, call.namespace, key))
         self._keyed = self._keyed or sent or call.digest
-        if self._keyed != call.digest:
+        if self._keyed != call.digest and not follows_redirect(scope, call, self._keyed):
             raise second_effect(scope)
+        self._keyed = call.digest
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call for all of its callers."""

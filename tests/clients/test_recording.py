@@ -417,3 +417,35 @@ def test_a_body_that_cannot_be_read_raises_what_the_library_raises(server, store
     assert result.context == {"raised": list(asked())}
     server.stop()
     assert replay(result.run_id, plan=plan, store=store).identical
+
+
+@pytest.mark.parametrize("kind", ["requests", "urllib3", "httpx"])
+@pytest.mark.parametrize("status", [307, 308])
+def test_an_effect_that_is_redirected_with_its_method_is_one_effect(server, store, kind, status):
+    library = pytest.importorskip(kind)
+
+    def handler(ctx, io, rec):
+        url = f"{server.url}/redirect?status={status}&to=/echo"
+        if kind == "urllib3":
+            ctx["body"] = library.PoolManager().request("POST", url, json={"a": 1}).json()["body"]
+        elif kind == "httpx":
+            ctx["body"] = library.post(url, json={"a": 1}, follow_redirects=True).json()["body"]
+        else:
+            ctx["body"] = library.post(url, json={"a": 1}, timeout=5).json()["body"]
+
+    plan = one_state(handler, clients=[kind], side_effects="apply_side_effect", idempotency="once")
+    result = run(plan, store=store)
+    assert result.error is None
+    assert [asked[0] for asked in server.asked] == ["POST", "POST"]
+    assert server.keys == ["once", "once"]
+    server.stop()
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_an_effect_to_another_place_than_a_redirect_said_is_a_second_one(server, store):
+    def handler(ctx, io, rec):
+        httpx.post(f"{server.url}/redirect?status=307&to=/echo", json={"a": 1})
+        httpx.post(f"{server.url}/status?code=200", json={"a": 1})
+
+    plan = one_state(handler, side_effects="apply_side_effect", idempotency="once")
+    assert run(plan, store=store).error.code == Code.IDEMPOTENCY_KEY_REUSED
