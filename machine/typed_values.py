@@ -7,6 +7,7 @@ a value has lost on its way through JSON and back. Neither pydantic nor any othe
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import datetime as dt
 import decimal
@@ -170,6 +171,14 @@ def _equal(value: Any, back: Any) -> bool:
         return bool(value.as_tuple() == back.as_tuple())
     if isinstance(value, float) and value == 0:
         return math.copysign(1, value) == math.copysign(1, back)
+    if (
+        isinstance(value, dt.datetime)
+        and isinstance(back, dt.datetime)
+        and _same_zone(value.tzinfo, back.tzinfo)
+    ):
+        # with two objects for one zone, times that the clock shows twice are never equal to Python
+        naive = [each.replace(tzinfo=None) for each in (value, back)]
+        return naive[0] == naive[1] and value.fold == back.fold
     return bool(value == back)
 
 
@@ -240,7 +249,19 @@ def _same_zone(zone: dt.tzinfo | None, back: dt.tzinfo | None) -> bool:
     if type(zone) is dt.timezone:  # models of pydantic come back with a class of their own for these
         return zone.utcoffset(None) == back.utcoffset(None) and zone.tzname(None) == back.tzname(None)
     same = type(zone) is type(back) and getattr(zone, "key", None) == getattr(back, "key", None)
-    return same and bool(zone == back)
+    return same and (bool(zone == back) or _is_by_key(zone))
+
+
+def _is_by_key(zone: dt.tzinfo) -> bool:
+    """Say whether a zone is that of its key, and not one that was read from a file of the user's."""
+    zones = sys.modules.get("zoneinfo")
+    if zones is None or not isinstance(zone, zones.ZoneInfo):
+        return False
+    try:
+        copy.copy(zone)
+    except Exception:  # noqa: BLE001 - one that was read from a file cannot be copied, or only by its class
+        return False
+    return zone.key is not None
 
 
 def _parts(value: Any, back: Any) -> Iterator[tuple[str, Any, Any]] | None:

@@ -16,7 +16,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
-from zoneinfo import ZoneInfo
+from zoneinfo import TZPATH, ZoneInfo
 
 import attrs
 import pydantic
@@ -572,3 +572,26 @@ def test_typed_values_pass_from_state_to_state_and_replay():
         assert (result.error, result.context["next"]) == (None, "2026-03-08T09:00:00-04:00")
         ZoneInfo.clear_cache()
         assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_time_that_the_clock_shows_twice_is_written_whichever_object_stands_for_its_zone():
+    twice = dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin"))
+    ZoneInfo.clear_cache()
+    back = codec.structure_typed(canonical.decode(codec.typed_bytes(twice)), dt.datetime)
+    assert (back.replace(tzinfo=None), back.fold, back.tzinfo.key) == (
+        twice.replace(tzinfo=None),
+        1,
+        "Europe/Berlin",
+    )
+
+
+def test_a_zone_from_a_file_of_the_users_is_not_that_of_its_key():
+    path = next(
+        pathlib.Path(folder, "Europe/Berlin")
+        for folder in TZPATH
+        if pathlib.Path(folder, "Europe/Berlin").exists()
+    )
+    with path.open("rb") as file:
+        own = ZoneInfo.from_file(file, key="Europe/Berlin")
+    with pytest.raises(CanonicalError):
+        codec.typed_bytes(dt.datetime(2026, 1, 1, tzinfo=own))

@@ -24,6 +24,7 @@ LINES = {
     "compare": ("compare", "@last"),
     "verify": ("verify", "--all"),
     "convert": ("convert", "nothing.run"),
+    "golden reseal": ("golden", "reseal", "nothing.run"),
     "diff": ("diff", "@last", "@last"),
     "blame": ("blame", "@last", "nothing"),
     "doctor": ("doctor", "nowhere.py"),

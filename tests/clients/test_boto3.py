@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from pathlib import Path
@@ -86,7 +87,8 @@ def test_a_program_is_recorded_killed_resumed_and_replayed_without_its_servers(t
             count = sqs.get_queue_attributes(
                 QueueUrl=f"{address}/123456789012/work", AttributeNames=["ApproximateNumberOfMessages"]
             )
-            assert count["Attributes"]["ApproximateNumberOfMessages"] == "4", "one a run, none of a replay"
+            runs = "4" if os.environ.get("MACHINE_CAMPAIGN") == "full" else "3"  # as many as `proven` makes
+            assert count["Attributes"]["ApproximateNumberOfMessages"] == runs, "one a run, none of a replay"
             stop()
             other.stop()
 

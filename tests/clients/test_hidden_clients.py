@@ -65,7 +65,7 @@ def test_cloudpathlib_which_is_built_on_boto3_is_recorded_and_replayed(monkeypat
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
-    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="things")
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="clouds")
     plan = Plan("cloud", clients=["boto3"])
 
     def client():
@@ -73,13 +73,13 @@ def test_cloudpathlib_which_is_built_on_boto3_is_recorded_and_replayed(monkeypat
 
     @plan.state("write.file", side_effects="apply_side_effect", idempotency="file-1")
     def write(ctx, io, rec):
-        boto3.client("s3", endpoint_url=url).put_object(Bucket="things", Key="a/b.txt", Body=b"text")
+        boto3.client("s3", endpoint_url=url).put_object(Bucket="clouds", Key="a/b.txt", Body=b"text")
 
     @plan.state("read.file", after=[write])
     def read(ctx, io, rec):
-        path = client().CloudPath("s3://things/a/b.txt")
+        path = client().CloudPath("s3://clouds/a/b.txt")
         ctx["there"] = path.exists()
-        ctx["names"] = [each.name for each in client().CloudPath("s3://things/a").iterdir()]
+        ctx["names"] = [each.name for each in client().CloudPath("s3://clouds/a").iterdir()]
 
     with open_store("memory://") as store:
         try:

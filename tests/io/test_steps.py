@@ -85,7 +85,7 @@ def typed(value):
         return dict, [(typed(key), typed(item)) for key, item in sorted(value.items(), key=repr)]
     if isinstance(value, list | tuple):
         return type(value), [typed(item) for item in value]
-    return type(value), repr(value), getattr(value, "fold", None), getattr(value, "tzinfo", None)
+    return type(value), repr(value), getattr(value, "fold", None), repr(getattr(value, "tzinfo", None))
 
 
 @pytest.mark.parametrize("value", functions.RICH, ids=repr)

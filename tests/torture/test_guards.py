@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from machine.codec import decode_entry
-from machine.engine import driver, log, run_reader, start_and_resume
+from machine.engine import driver, fork_log, log, run_reader, start_and_resume
 from machine.engine.attempt import Attempts
 from machine.engine.commit_queue import CommitQueue
 from machine.engine.handler_runner import HandlerRunner
@@ -267,12 +267,12 @@ def an_effect_is_sent_again_under_the_same_key(patch):
 
 @guard(Fault.KILLED_AFTER_APPEND, where="chain")
 def a_resumed_log_goes_on_from_its_chain(patch):
-    make = start_and_resume.LiveLog
+    make = fork_log.LiveLog
 
     def unchained(*args, chain, **more):
         return make(*args, chain=ZERO_CHAIN, **more)
 
-    patch.setattr(start_and_resume, "LiveLog", unchained)
+    patch.setattr(fork_log, "LiveLog", unchained)
 
 
 @guard(Fault.TORN_WRITE, where="is not what was appended, and nobody noticed")
