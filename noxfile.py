@@ -63,10 +63,9 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "machine/__init__.py", "tests/typing")
 
 
-PER_INTERPRETER = [  # what is written for each interpreter: event loops, threads, hooks and clients
-    *("-m", "not slow", "tests/io", "tests/watch"),
-    *(f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")),
-]
+LOOPS = [f"tests/engine/test_{name}.py" for name in ("run", "stopping", "swallowed_cancels", "undeclared_io")]
+BETWEEN = ["-m", "not slow", "tests/watch", *LOOPS]  # the hooks are other ones on each interpreter
+PER_INTERPRETER = [*BETWEEN, "tests/io"]
 
 
 CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
@@ -146,7 +145,7 @@ def tests(session: nox.Session) -> None:
         return
     session.install("-q", ".[test]")
     # what does not depend on the interpreter runs once, on the first
-    pytest(session, *(session.posargs or PER_INTERPRETER))
+    pytest(session, *(session.posargs or (PER_INTERPRETER if session.python == FOUND[-1] else BETWEEN)))
 
 
 @nox.session

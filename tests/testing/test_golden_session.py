@@ -40,16 +40,17 @@ def many(suite, as_recorded):
     return suite
 
 
-@pytest.fixture(params=[[], ["-n", "1"]], ids=["alone", "xdist"])
+@pytest.fixture(params=[[], ["-n", "1"]] if FULL else [[]], ids=["alone", "xdist"] if FULL else ["alone"])
 def workers(request):
     return request.param
 
 
-several = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+both = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+several = both if FULL else pytest.mark.parametrize("workers", [[]], ids=["alone"])
 
 
 @pytest.mark.slow
-@several
+@both
 def test_the_summary_counts_every_check_once(many, workers):
     many.change("* 2", "* 2 + (ctx.get('add') == 3)")
     (many.golden("test_prices[4]")).unlink()
@@ -164,7 +165,7 @@ PARTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "args", [*PARTS, *([*part, "-n", "1"] for part in PARTS[: None if FULL else 4])], ids=" ".join
+    "args", [*PARTS, *([*part, "-n", "1"] for part in PARTS[: None if FULL else 1])], ids=" ".join
 )
 def test_orphans_are_not_looked_for_when_not_every_test_was_collected_and_run(many, args):
     many.write("pytest.ini", "[pytest]\npythonpath = .\nmarkers = slow: takes long\n")
