@@ -28,7 +28,7 @@ class Stream(Protocol):
 
     @property
     def head(self) -> dict[str, Any]:
-        """What came before the pieces."""
+        """The answer without its pieces."""
         ...
 
     @property

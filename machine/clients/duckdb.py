@@ -60,7 +60,7 @@ def patch() -> Callable[[], None]:
 
 
 class RecordedConnection:
-    """What stands for a `DuckDBPyConnection`, a class that cannot be subclassed."""
+    """A substitute for a `DuckDBPyConnection`, a class that cannot be subclassed."""
 
     is_recorded_by_machine = True
 

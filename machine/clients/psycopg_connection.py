@@ -41,7 +41,7 @@ def mixed(kind: Any, mixin: Any) -> Any:
 
 
 class RecordedConnection:
-    """What a blocking and an asynchronous connection have in common."""
+    """The base of a blocking and of an asynchronous connection."""
 
     is_recorded_by_machine = True
     pgconn: Any
@@ -238,7 +238,7 @@ class AsyncConnectionMixin(RecordedConnection):
 
 
 class RecordedCursor:
-    """What a blocking and an asynchronous cursor have in common."""
+    """The base of a blocking and of an asynchronous cursor."""
 
     _conn: Any
     closed: Any

@@ -38,7 +38,7 @@ ASKED_BY_DIALECTS: Final = (
     "show standard_conforming_strings",
     "show transaction isolation level",
 )
-"""What the dialect of SQLAlchemy asks of a new connection."""
+"""The queries that the dialect of SQLAlchemy makes on a new connection."""
 _DIALECT: Final = "sqlalchemy.dialects.postgresql.psycopg"
 
 Doing = Generator[Any, Any, Any]

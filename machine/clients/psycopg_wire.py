@@ -1,4 +1,4 @@
-"""What psycopg sees of a server when nothing is connected: the state of a connection, and results."""
+"""Substitutes for a server that psycopg has when nothing is connected: the state of a connection, and results."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class RecordedResult:
 
 
 class RowSource:
-    """What stands for psycopg's transformer: the values are there, nothing is converted."""
+    """A substitute for psycopg's transformer: the values are there, nothing is converted."""
 
     def __init__(self) -> None:
         self._result: RecordedResult | None = None

@@ -32,7 +32,7 @@ CLASSES: Final[Mapping[str, type[sqlite3.Error]]] = {
     )
 }
 ASKED_BY_DIALECTS: Final = ("PRAGMA main.read_uncommitted", "PRAGMA read_uncommitted")
-"""What the dialect of SQLAlchemy asks of a new connection."""
+"""The queries that the dialect of SQLAlchemy makes on a new connection."""
 _DIALECT: Final = "sqlalchemy.dialects.sqlite.pysqlite"
 _BUSY: Final = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
 
