@@ -73,7 +73,10 @@ async def call_on_any_loop(
     if io.stops_the_loop():
         return await io.client_call(namespace, request, send)
     here = _Loop(asyncio.get_running_loop())
-    sending = lambda sent: here.run(partial(send, sent))  # noqa: E731 - as short as a function would be long
+
+    def sending(sent: Any) -> Awaitable[Any]:
+        return here.run(partial(send, sent))
+
     return await _on_the_run(io, partial(io.client_call, namespace, request, sending))
 
 
