@@ -53,6 +53,7 @@ class Code(StrEnum):
     LOG_BROKEN_CHAIN = "log_broken_chain"
     LOG_INDEX = "log_index"
     LOG_SUSPENDED = "log_suspended"
+    LOG_WAIT = "log_wait"
     INVALID_TRANSITION = "invalid_transition"
     # databases
     SQL_ERROR = "sql_error"
@@ -65,6 +66,7 @@ class Code(StrEnum):
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
     RECOVERY_LIMIT = "recovery_limit"
     ATTEMPT_INTERRUPTED = "attempt_interrupted"
+    ATTEMPT_SUSPENDED = "attempt_suspended"
     RUN_CANCELLED = "run_cancelled"
     CANCEL_PENDING = "cancel_pending"
     EFFECT_NOT_DONE = "effect_not_done"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from machine.engine.dry_run import DryState as DryState
     from machine.engine.dry_run import MissedKey as MissedKey
     from machine.engine.scan_file import Leak as Leak
-    from machine.events import EffectWait as EffectWait
-    from machine.events import PlanWait as PlanWait
     from machine.io.call_identity import IoResult as IoResult
     from machine.io.exec import ExecResult as ExecResult
     from machine.io.files import FileContent as FileContent
@@ -32,12 +30,20 @@ if TYPE_CHECKING:
     from machine.recordings.schedules import Race as Race
     from machine.recordings.schedules import SchedulesResult as SchedulesResult
     from machine.recordings.verify import VerifyResult as VerifyResult
+    from machine.waits import ApprovalWait as ApprovalWait
+    from machine.waits import ChildWait as ChildWait
+    from machine.waits import EffectWait as EffectWait
+    from machine.waits import PlanWait as PlanWait
+    from machine.waits import SignalWait as SignalWait
+    from machine.waits import TimerWait as TimerWait
     from machine.watch.watch import Undeclared as Undeclared
 
 _HOMES: Final = {
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
     "Leak": "machine.engine.scan_file",
-    **dict.fromkeys(("EffectWait", "PlanWait"), "machine.events"),
+    **dict.fromkeys(
+        ("ApprovalWait", "ChildWait", "EffectWait", "PlanWait", "SignalWait", "TimerWait"), "machine.waits"
+    ),
     "ExecResult": "machine.io.exec",
     "FileContent": "machine.io.files",
     "IoResult": "machine.io.call_identity",

@@ -22,17 +22,14 @@ from machine.errors import ErrorCategory, ErrorInfo
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
-    EffectWait,
     FactError,
     FactRecorded,
     FactValue,
-    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
     RunStarted,
     RunSuspended,
-    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -52,6 +49,11 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.history import History
 from machine.plan import Plan
+from machine.waits import (
+    EffectWait,
+    PlanWait,
+    SecretWait,
+)
 
 FAST = settings(deadline=None, derandomize=True, max_examples=60)
 """The same examples every time, however busy the machine is."""

@@ -26,7 +26,16 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
         (
-            *("canonical", "error_codes", "did_you_mean", "errors", "fsync_directory", "ids", "lazy_loading"),
+            *(
+                "canonical",
+                "envelope",
+                "error_codes",
+                "did_you_mean",
+                "errors",
+                "fsync_directory",
+                "ids",
+                "lazy_loading",
+            ),
             *("process_identity", "unstorable_values", "termination"),
         ),
         0,
@@ -42,6 +51,7 @@ RANKS = {
                 "state",
                 "graph_order",
                 "events",
+                "waits",
                 "codec",
                 "event_bytes",
                 "catalogue",

@@ -15,8 +15,11 @@ from machine.cli.json_arguments import json_input
 from machine.cli.output import STYLES, clean
 from machine.codec import to_json
 from machine.errors import Code, UsageError
-from machine.events import EffectWait, Wait
 from machine.io.step_transport import STEP
+from machine.waits import (
+    EffectWait,
+    Wait,
+)
 
 
 def resolve(

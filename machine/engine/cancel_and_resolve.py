@@ -17,7 +17,10 @@ from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.start_and_resume import RunResult, result_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
-from machine.events import EffectWait, RunCompleted, StateFailed, Wait
+from machine.events import (
+    RunCompleted,
+    StateFailed,
+)
 from machine.exception_to_error_info import orphaned
 from machine.io.effect_resolution import Happened, NotDone, resolution
 from machine.io.running_programs import end_left
@@ -28,6 +31,10 @@ from machine.kernel.run_status import RunStatus, require
 from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import Store
+from machine.waits import (
+    EffectWait,
+    Wait,
+)
 
 _POLL_SECONDS: Final = 0.1
 _UNSAID: Final = object()

@@ -33,12 +33,10 @@ from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
-    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
     RunSuspended,
-    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -73,6 +71,10 @@ from machine.plan import Graph
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfRun
 from machine.state import PlanState
+from machine.waits import (
+    PlanWait,
+    SecretWait,
+)
 from machine.watch.watch import behind_io
 
 

@@ -17,9 +17,10 @@ from machine.engine.commit_queue import CommitQueue, StandingStill
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
 from machine.engine.stop_signal import Control
+from machine.envelope import chain_next, seal
 from machine.errors import StoreError
 from machine.event_bytes import spelled
-from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
+from machine.events import Entry, Event, FactRecorded, StateFailed
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import COPIED, History

@@ -15,6 +15,7 @@ import attrs
 from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
 from machine.engine.log_check import LogCheck, manifest_in, provenance_id, value_in
+from machine.envelope import chain_next
 from machine.errors import Code, LogError, NotFoundError
 from machine.events import (
     DomainEventRecorded,
@@ -26,7 +27,6 @@ from machine.events import (
     StateCompleted,
     StateEntered,
     StateFailed,
-    chain_next,
 )
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot

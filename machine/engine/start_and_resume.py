@@ -7,7 +7,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
-from weakref import WeakSet
 
 import anyio
 import attrs
@@ -28,10 +27,11 @@ from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.recorded_answers import Effects, FactsFrom, RecordedAnswers, prepared
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
-from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
-from machine.events import STOPPED_CODES, EffectWait, Wait
+from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError
+from machine.events import STOPPED_CODES
 from machine.ids import RunId
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
@@ -44,6 +44,10 @@ from machine.plan import Graph, Plan
 from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import ZERO_CHAIN, Store
+from machine.waits import (
+    EffectWait,
+    Wait,
+)
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
@@ -52,9 +56,6 @@ further."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
-
-_STORES: Final[WeakSet[type]] = WeakSet()
-"""The classes of stores seen so far: comparing one with the protocol takes as long as a step."""
 
 _ATTACHED_SECONDS: Final = 0.2
 """Seconds between two looks of a start that waits for another driver's run to end."""
@@ -278,27 +279,6 @@ async def _resumed(
             secrets=secrets,
             lost=lost,
         )
-
-
-def refuse_used(store: Store, run_id: str) -> None:
-    """Raise `UsageError` (`run_id_in_use`) when the store already has a run with the id given to a new one."""
-    if store.run_exists(run_id):
-        raise UsageError(
-            f"the run id {run_id} is in use: there is a run of that id in {store.url}",
-            code=Code.RUN_ID_IN_USE,
-            details={"run_id": run_id, "status": store.run_row(run_id).status},
-            hint="nothing was written; `resume` goes on with that run, and without a run id, or with one from "
-            "`new_run_id()`, a new one is started",
-        )
-
-
-def check_store(store: object) -> None:
-    """Raise `UsageError` for a value that is not a store."""
-    if type(store) not in _STORES and isinstance(store, Store):
-        _STORES.add(type(store))
-    if type(store) not in _STORES:
-        hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
-        raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
 
 
 async def drive(

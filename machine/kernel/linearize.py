@@ -1,14 +1,54 @@
-"""Reorder a recording of concurrent attempts so that a replay can make them one by one.
+"""Rearrange a recording so that a replay can make its attempts one by one, each without a break.
 
 No attempt sees a concurrent one, so a replay need not interleave them: it makes them one by one, each on the same
-base and the same facts, and the digest, taken state by state, is the same. Seqs keep their numbers.
+base and the same facts, and the digest, taken state by state, is the same. Seqs keep their numbers. An attempt that
+was suspended and went on is one attempt, so a replay makes it in one go; its suspensions are in no digest either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from machine.events import Entry, StateCompleted, StateSkipped
+from machine.events import (
+    Entry,
+    RunResumed,
+    RunSuspended,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+)
+from machine.kernel.suspension import of_handlers
+
+
+def without_suspensions(entries: Iterable[Entry]) -> list[Entry]:
+    """Return a run's entries with every attempt that was suspended and went on in one piece.
+
+    What the run has not come back from stays: a last suspension, and one after which another attempt began.
+    """
+    left: list[Entry | None] = []
+    attempts: dict[str, int] = {}
+    suspended: dict[str, int] = {}
+    run_suspended: int | None = None
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, StateFailed) and event.suspended:
+            suspended[event.state_id] = len(left)
+        elif isinstance(event, StateEntered):
+            at = suspended.pop(event.state_id, None)
+            if at is not None and attempts[event.state_id] == event.attempt:
+                left[at] = None
+                continue
+            attempts[event.state_id] = event.attempt
+        elif isinstance(event, RunSuspended) and of_handlers(event.waits):
+            run_suspended = len(left)
+        elif isinstance(event, RunResumed) and run_suspended is not None:
+            at, run_suspended = run_suspended, None
+            if not event.anew:
+                left[at] = None
+                continue
+        left.append(entry)
+    return [entry for entry in left if entry is not None]
 
 
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:

@@ -20,6 +20,7 @@ class StateStatus(StrEnum):
     """The status of a state according to the log."""
 
     OPEN = "open"
+    SUSPENDED = "suspended"
     WAITING = "waiting"
     FAILED = "failed"
     COMPLETED = "completed"
@@ -66,6 +67,10 @@ class StateHistory:
     read: str | None = None
     """The recorded keys, as a JSON array."""
     not_taken: tuple[str, ...] = ()
+    answered: bool = False
+    """True when a wait of its suspended attempt has been answered since."""
+    anew: bool = False
+    """True when its suspended attempt does not go on, and another one begins."""
 
     def leads_to(self, state_id: str) -> bool:
         """Say whether the edge to a successor is live."""

@@ -11,8 +11,9 @@ import attrs
 
 from machine import canonical
 from machine.engine.log_check import provenance_id
+from machine.envelope import chain_next
 from machine.errors import BundleError, Code, LogError, MachineError, NotFoundError
-from machine.events import Artifact, ArtifactKind, Entry, RunStarted, chain_next
+from machine.events import Artifact, ArtifactKind, Entry, RunStarted
 from machine.recordings import bundle_line as form
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.recordings.bundle_line_reader import CONFLICT, read_lines

@@ -8,16 +8,18 @@ from typing import NamedTuple
 from machine.events import (
     Entry,
     Event,
-    PlanWait,
     RunCompleted,
     RunResumed,
     RunStarted,
     RunSuspended,
-    SecretWait,
 )
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
+from machine.waits import (
+    PlanWait,
+    SecretWait,
+)
 
 
 class Asked(NamedTuple):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from machine.canonical import artifact_id
+from machine.envelope import chain_next, seal
 from machine.errors import ConcurrencyError, NotFoundError
-from machine.events import Artifact, chain_next, seal
+from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import ZERO_CHAIN, Head, Store, StoredEvent
 

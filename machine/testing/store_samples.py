@@ -8,7 +8,8 @@ from typing import Final
 import attrs
 
 from machine.canonical import artifact_id
-from machine.events import Artifact, chain_next, seal
+from machine.envelope import chain_next, seal
+from machine.events import Artifact
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
 
 RUN: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
