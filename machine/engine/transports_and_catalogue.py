@@ -24,6 +24,7 @@ from machine.kernel.history import History
 from machine.plan import Plan
 from machine.recorded_clients import Clients
 from machine.secrets.secret_value import SECRET
+from machine.waits import WAIT_KINDS
 
 _TRANSPORTS: Final = "transports"
 _CATALOGUE: Final = "catalogue"
@@ -156,7 +157,7 @@ def _namespaces(history: History) -> Iterable[str]:
     """Return the namespaces that the facts and effects of a run came through."""
     facts = {fact.namespace for fact in history.facts.values()}
     sent = {namespace for _, namespace, _ in history.sent if namespace is not None}
-    return (facts | sent) - {VALUE_NAMESPACE}
+    return (facts | sent) - {VALUE_NAMESPACE, *WAIT_KINDS}
 
 
 def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:
