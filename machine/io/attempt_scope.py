@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import attrs
@@ -31,6 +31,10 @@ from machine.state import PlanState, SideEffects
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler gets to settle before it receives the next outcome."""
+
+
+_opening: Final = threading.Lock()
+"""Held while an attempt makes its `Databases`."""
 
 
 class Payloads:
@@ -182,8 +186,8 @@ class AttemptScope:
     """The stored ends of sleeps, in a run that really sleeps."""
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
-    databases: Databases = attrs.field(factory=Databases)
-    """The connections of the attempt to databases."""
+    opened_databases: Databases | None = attrs.field(default=None, init=False)
+    """What `databases` has made, None as long as nobody has asked for it: most attempts have no database."""
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
     loop: EventLoopToken | None = None
@@ -191,6 +195,15 @@ class AttemptScope:
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
     _sent: dict[tuple[str, str], Counter[str]] = attrs.field(factory=dict, init=False)
     _ignored: dict[tuple[str, str], dict[str, list[str]]] = attrs.field(factory=dict, init=False)
+
+    @property
+    def databases(self) -> Databases:
+        """The connections of the attempt to databases, made when they are first asked for, in any thread."""
+        if self.opened_databases is None:
+            with _opening:
+                if self.opened_databases is None:
+                    self.opened_databases = Databases()
+        return self.opened_databases
 
     @property
     def keeps_all(self) -> bool:
