@@ -169,7 +169,7 @@ def _state(state_id: str, history: History) -> DryState:
         return DryState(state_id, "not reached", f"the run ended before it: {history.status}")
     if state.status is StateStatus.SKIPPED:
         return DryState(state_id, "skip", state.reason or "")
-    why = f": {state.error.code}" if state.status is StateStatus.FAILED and state.error is not None else ""
+    why = f": {state.failed.error.code}" if state.status is StateStatus.FAILED and state.failed.error else ""
     return DryState(state_id, "run", f"{state.status}{why}")
 
 
@@ -201,7 +201,7 @@ def _missed(graph: Graph, history: History) -> Iterable[MissedKey]:
             continue
         if state.status is StateStatus.SKIPPED:
             skipped.append(state_id)
-        error = state.error if state.status is StateStatus.FAILED else None
+        error = state.failed.error if state.status is StateStatus.FAILED else None
         if error is not None and error.code == Code.CONTEXT_KEY_MISSING and skipped:
             yield MissedKey(str((error.details or {}).get("key")), state_id, tuple(skipped))
 

@@ -241,7 +241,7 @@ class LiveIo(IoProvider):
         # without the attempt, because each has another number
         named = not call.key.startswith(RESERVED_FACT_PREFIX)
         name = f"{call.digest}/{call.key if named else '@' + call.key.rpartition('/')[2]}"
-        first = scope.log.history.states[scope.state.id].fresh_from
+        first = scope.log.history.states[scope.state.id].failed.fresh_from
         seconds = field(request, "seconds", int, float)
         left = scope.timers.left(scope.state.id, name, seconds, attempt=scope.attempt, first=first)
         with anyio.move_on_after(left if left < seconds else None):
