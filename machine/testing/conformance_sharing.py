@@ -109,6 +109,7 @@ class SharedStoreConformance:
             lambda: store.lease_of(RUN),
             lambda: store.post(RUN, "signal", {}),
             lambda: store.inbox(RUN),
+            lambda: store.due_runs(0),
             lambda: store.find_invocation("key"),
             store.secret_key,
             store.secret_key_id,
