@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -94,6 +94,12 @@ def then(store: Store, run_id: str, *bodies: bytes) -> list[StoredEvent]:
         chain = chain_next(chain, data)
         events.append(StoredEvent(seq, data, chain))
     return events
+
+
+def suspend(store: Store, run_id: str, *due_ms: int | None, op: str = "demo", **terms: Any) -> None:
+    """Append to an empty log what starts a run and suspends it, the second under the terms of an append."""
+    store.append(run_id, 0, log_of(run_id, 1, op=op))
+    store.append(run_id, 1, then(store, run_id, suspended(*due_ms)), **terms)
 
 
 def artifact_of(data: bytes, kind: str = "output") -> Artifact:
