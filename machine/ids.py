@@ -135,6 +135,14 @@ class StreamName(_Printable):
     rule = "1 to 128 printable characters"
 
 
+class VersionId(_Printable):
+    """A change of a handler's code."""
+
+    __slots__ = ()
+    longest = 128
+    rule = "1 to 128 printable characters"
+
+
 class FactKey(_Printable):
     """An explicit name for a fact, given by a caller; single-assignment for its run."""
 

@@ -23,6 +23,7 @@ from machine.ids import (
     StateId,
     StreamName,
     Tag,
+    VersionId,
 )
 
 # written from the contract, not taken from the code
@@ -36,7 +37,7 @@ RULES = {
     Tag: "[a-z0-9_.:-]{1,64}",
     ErrorCode: SEGMENT,
 }
-EVERY = (*RULES, ContextKey, FactKey, StreamName)
+EVERY = (*RULES, ContextKey, FactKey, StreamName, VersionId)
 LONGEST = "a" * 63
 UUID = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 
@@ -85,7 +86,8 @@ def test_any_text_is_taken_exactly_when_it_matches_the_rule(kind):
 @given(st.text(max_size=520) | st.integers(0, 520).map("k".__mul__) | st.text().map("@{}".format))
 def test_keys_are_taken_exactly_when_printable_not_too_long_and_not_reserved(value):
     assert accepts(ContextKey, value) == (1 <= len(value) <= 256 and value.isprintable())
-    assert accepts(StreamName, value) == (1 <= len(value) <= 128 and value.isprintable())
+    for kind in (StreamName, VersionId):
+        assert accepts(kind, value) == (1 <= len(value) <= 128 and value.isprintable())
     assert accepts(FactKey, value) == (
         1 <= len(value) <= 512 and value.isprintable() and not value.startswith("@")
     )
@@ -125,6 +127,7 @@ def test_keys_are_taken_exactly_when_printable_not_too_long_and_not_reserved(val
         (ContextKey, "tab\there"),
         (ContextKey, "\ud800"),
         (StreamName, "a" * 129),
+        (VersionId, "a" * 129),
         (FactKey, ""),
         (FactKey, "a" * 513),
         (FactKey, "@mine"),

@@ -20,6 +20,7 @@ from machine.errors import Code, UsageError
 from machine.events import Entry, FactValue
 from machine.io.call_identity import VALUE_NAMESPACE
 from machine.io.transport import Transports
+from machine.io.versions import VERSION
 from machine.kernel.history import History
 from machine.kernel.published import PUBLISH
 from machine.plan import Plan
@@ -157,7 +158,7 @@ def _namespaces(history: History) -> Iterable[str]:
     """Return the namespaces that the facts and effects of a run came through."""
     facts = {fact.namespace for fact in history.facts.values()}
     sent = {namespace for _, namespace, _ in history.sent if namespace is not None}
-    return (facts | sent) - {VALUE_NAMESPACE, PUBLISH}
+    return (facts | sent) - {VALUE_NAMESPACE, PUBLISH, VERSION}
 
 
 def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:

@@ -53,6 +53,9 @@ class Call:
     part: Part | None = None
     """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
 
+    own: bool = False
+    """True when only its own attempt answers it, whatever earlier ones have recorded."""
+
     @property
     def ignored(self) -> Mapping[str, str]:
         """The info of a call with parts that are not compared, empty for any other."""

@@ -33,6 +33,7 @@ from machine.io.redirected_effects import follows_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
+from machine.io.versions import Versions
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_call import Asked, unopened
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
 
-class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing):
+class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
@@ -347,7 +348,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing):
         scope = self._scope
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             return named_answer(scope, call)
-        if scope.reads_only:  # the question is not about the world before the crash
+        if scope.reads_only or call.own:  # the question is not about the world before the crash
             return None
         return self._earlier(call)
 

@@ -263,6 +263,9 @@ class ReplayIo(IoProvider):
         if (fact := self._recording.fact(call.key)) is not None:
             self._recording.make_way(fact)
 
+    def _has_version(self, call: Call) -> bool:
+        return self._recording.fact(call.key) is not None
+
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts
         return await self._obtain(call, given=True)

@@ -260,7 +260,7 @@ def test_a_replay_finds_another_value_and_one_too_many(store):
         assert not found.identical, handler.__name__
 
 
-def test_a_fork_has_streams_of_its_own_after_those_it_shares(store):
+def test_a_fork_begins_with_what_it_shares_and_counts_on(store):
     plan = Plan("pub")
 
     @plan.state("say.first")
@@ -269,18 +269,33 @@ def test_a_fork_has_streams_of_its_own_after_those_it_shares(store):
 
     @plan.state("say.second", after=[first])
     async def second(ctx, io):
-        await io.publish("log", say)
-        ctx["offset"] = await io.publish("log", "last")
+        ctx["offsets"] = [await io.publish("log", said) for said in say]
 
-    say = "recorded"
+    say = ["two", "three"]
     parent = machine.run(plan, store=store)
-    say = "new"
     seq = next(e.seq for e in log_of(parent.run_id, store) if e.event.type == "state_completed")
-    fork = machine.fork(parent.run_id, plan=plan, at=seq, store=store)
-    assert fork.result.status == "completed"
-    assert values(fork.result.run_id, "log", store) == [(1, "shared"), (2, "new"), (3, "last")]
-    assert values(parent.run_id, "log", store) == [(1, "shared"), (2, "recorded"), (3, "last")]
-    assert machine.replay(fork.result.run_id, plan=plan, store=store).identical
+    say = ["new", "two", "three"]
+    fork = machine.fork(parent.run_id, plan=plan, at=seq + 2, store=store)  # in the second, after "two"
+    assert fork.result.context == {"offsets": [3, 2, 4]}
+    assert values(fork.run_id, "log", store) == [(1, "shared"), (2, "two"), (3, "new"), (4, "three")]
+    assert values(parent.run_id, "log", store) == [(1, "shared"), (2, "two"), (3, "three")]
+    assert machine.replay(fork.run_id, plan=plan, store=store).identical
+
+
+def test_a_state_that_a_fork_makes_again_publishes_with_offsets_of_its_own(store):
+    async def handler(ctx, io):
+        early = await io.now() < 10
+        ctx["offsets"] = [await io.publish("log", said) for said in ["early", "a", "b"][1 - early :]]
+
+    plan = only(handler)
+    parent = machine.run(plan, store=store)
+    log = log_of(parent.run_id, store)
+    (fact,) = [e.event for e in log if getattr(e.event, "namespace", "") == "clock.now"]
+    fork = machine.fork(parent.run_id, plan=plan, at=len(log), set_facts={fact.key: 5}, store=store)
+    assert fork.result.context == {"offsets": [1, 2, 3]}
+    assert values(fork.run_id, "log", store) == [(1, "early"), (2, "a"), (3, "b")]
+    assert values(parent.run_id, "log", store) == [(1, "a"), (2, "b")]
+    assert machine.replay(fork.run_id, plan=plan, store=store).identical
 
 
 def test_a_run_on_the_facts_of_another_publishes_its_own(store):
