@@ -165,6 +165,7 @@ class Code(StrEnum):
     RUN_NOT_FOUND = "run_not_found"
     RUN_AMBIGUOUS = "run_ambiguous"
     ARTIFACT_NOT_FOUND = "artifact_not_found"
+    STREAM_NOT_FOUND = "stream_not_found"
     STORE_NOT_FOUND = "store_not_found"
     STORE_UNKNOWN_URL = "store_unknown_url"
     STORE_NOT_A_STORE = "store_not_a_store"

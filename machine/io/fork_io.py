@@ -17,6 +17,7 @@ from machine.io.call_identity import Call
 from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
 from machine.io.live_io import LiveIo
 from machine.io.stream_end import end_of
+from machine.kernel.published import PUBLISH
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.transactions import Unit
 
@@ -99,6 +100,8 @@ class SharedIo(LiveIo):
         return await self._shared(call) or await self._refused(call) or await super()._obtain(call)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        if call.namespace == PUBLISH:  # its streams are its own, with offsets of their own
+            return await super()._record(call, value)
         return await self._shared(call) or await super()._record(call, value)
 
     async def _shared(self, call: Call) -> FactRecorded | None:

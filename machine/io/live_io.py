@@ -29,6 +29,7 @@ from machine.io.clock import SLEEP
 from machine.io.effect_resolution import Happened, NotDone, add_answer, resolution
 from machine.io.live_streams import LiveStreams
 from machine.io.provider import IoProvider
+from machine.io.publishing import offset_of
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
 from machine.io.step_transport import STEP, info_of_step
@@ -36,6 +37,7 @@ from machine.io.transport import Transport
 from machine.io.volatile_answer_headers import without_volatile
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.facts_with_ignored_parts import IGNORED
+from machine.kernel.published import PUBLISH, STREAM
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.kernel.transactions import SQL
 from machine.secrets.secret_value import SECRET
@@ -170,6 +172,9 @@ class LiveIo(IoProvider):
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         payloads = call.payloads()
+        if call.namespace == PUBLISH:
+            outcome = offset_of(call, self._scope, payloads)
+            return await self._emit(call, outcome, payloads, {STREAM: call.request[STREAM]})
         try:
             answer = unprofiled(self._scope.secrets.given, self._draft(call), value)
         except IoError as refusal:

@@ -22,16 +22,18 @@ from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.ignore import Ignore
 from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - the namespaces' own names
 from machine.io.attempt_scope import AttemptScope, is_namespace
-from machine.io.call_identity import Call, IoResult, path_key
+from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight
+from machine.io.publishing import Publishing
 from machine.io.redirected_effects import follows_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
+from machine.io.versions import Versions
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_call import Asked, unopened
@@ -42,10 +44,8 @@ from machine.watch.watch import engine_at_work
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
-VALUE_NAMESPACE = "value"
 
-
-class IoProvider(StreamCalls, StepCalls, ClientSessions):
+class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
@@ -348,7 +348,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         scope = self._scope
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             return named_answer(scope, call)
-        if scope.reads_only:  # the question is not about the world before the crash
+        if scope.reads_only or call.own:  # the question is not about the world before the crash
             return None
         return self._earlier(call)
 

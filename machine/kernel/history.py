@@ -35,6 +35,7 @@ from machine.events import (
 from machine.kernel import log_rules, suspension
 from machine.kernel.facts_with_ignored_parts import IgnoredParts
 from machine.kernel.open_waits import OpenWaits
+from machine.kernel.published import Published
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
@@ -72,6 +73,7 @@ class History:
     sealed: SealedFacts = attrs.field(factory=SealedFacts)
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
+    published: Published = attrs.field(factory=Published)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
     """The waits of handlers that are not over, by key."""
@@ -274,6 +276,7 @@ class History:
         self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
         self.ignored.note(event, entry.info)
         self.transactions.note(event, entry.info)
+        self.published.note(event, entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
