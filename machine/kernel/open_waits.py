@@ -47,7 +47,7 @@ class OpenWaits:
     heard: set[int] = attrs.field(factory=set)
     """The numbers of the messages that facts have handed out."""
     latest_ms: int = 0
-    """When the last answer was recorded, in milliseconds since the epoch; 0 without one."""
+    """The time of the last answer, in milliseconds since the epoch; 0 without one."""
 
     def begin(self, entry: Entry, event: WaitBegun) -> None:
         """Open a wait. Raises `LogError` when its attempt has begun it already."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,13 +19,15 @@ from machine.errors import Code, CorruptionError, UsageError
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow
 from machine.process_identity import boot_clock
-from machine.stores import sqlite_inbox, sqlite_lease
+from machine.stores import sqlite_due, sqlite_inbox, sqlite_lease
 from machine.stores.argument_checks import (
     MAX_SEQ,
+    Terms,
     artifact_key,
     as_told,
     check_append,
     check_cursor,
+    check_due,
     check_kind,
     check_limit,
     check_message,
@@ -45,6 +47,7 @@ from machine.stores.sqlite_keys import SqliteKeys
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
 from machine.stores.sqlite_session import Session, url_of
+from machine.stores.sqlite_signals import SqliteSignals
 
 _CHUNK: Final = 500
 """The number of events that a reader fetches at once."""
@@ -56,7 +59,7 @@ _READ: Final = (
 )
 
 
-class SqliteStore(SqliteKeys, Store):
+class SqliteStore(SqliteKeys, SqliteSignals, Store):
     """A `Store` in the file at `path`.
 
     `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the death of
@@ -95,7 +98,7 @@ class SqliteStore(SqliteKeys, Store):
             busy_timeout=busy_timeout,
         )
         self._session = Session(conn, self._path, self.url)
-        self._appends: Final = Appends(self._name, self._left_ms)
+        self._appends: Final = Appends(self._name, self._left_ms, self._now)
 
     def head(self, run_id: str) -> Head:
         """Return the end of the run's log; `Head(0, ZERO_CHAIN)` for a run without events."""
@@ -115,15 +118,16 @@ class SqliteStore(SqliteKeys, Store):
         *,
         lease: Lease | None = None,
         inbox_seen: int | None = None,
+        takes: Collection[int] = (),
+        awaits: Collection[tuple[str, str]] = (),
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        blobs = check_append(run_id, expected_seq, events, artifacts, lease)
+        terms = Terms(lease, inbox_seen, takes, awaits)
+        blobs = check_append(run_id, expected_seq, events, artifacts, terms)
         # in the order of their ids, so that neighbours in their index are written together
         blobs.sort(key=itemgetter(0))
         with self._session.writing() as conn:
-            self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, lease=lease)
-            if inbox_seen is not None:
-                sqlite_inbox.check_seen(conn, str(run_id), inbox_seen)
+            self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, terms=terms)
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""
@@ -155,6 +159,9 @@ class SqliteStore(SqliteKeys, Store):
     def _left_ms(self, held: HeldLease) -> int | None:
         return self._watch.left_ms(held, self.boot_clock())
 
+    def _now(self) -> int:
+        return self.clock()  # a test may replace it
+
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""
         encoded = check_message(kind, data)
@@ -165,6 +172,12 @@ class SqliteStore(SqliteKeys, Store):
         """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
         with self._session as conn:
             return sqlite_inbox.messages(conn, text(run_id), after)
+
+    def due_runs(self, now_ms: int, limit: int = 50, *, op: str | None = None) -> list[str]:
+        """Return ids of suspended runs that can continue (see `Store.due_runs`)."""
+        now_ms, limit = check_due(now_ms, limit)
+        with self._session as conn:
+            return sqlite_due.due_runs(conn, now_ms, limit, None if op is None else text(op))
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
