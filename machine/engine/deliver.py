@@ -62,18 +62,18 @@ class Inbox:
             for asked in dict.fromkeys(self.awaits(history, load))
             for signal in self._store.signals(*asked)
         ]
-        found = due_answers(waits, request, self.read(), now_ms, children, signals)
+        found = due_answers(waits, request, self.read(), now_ms, children, signals=signals)
         self._messages = [message for message in self._messages if message.number not in heard]
         return [_delivery(each) for each in found if each.wait.begun.state_id not in history.open]
 
     @staticmethod
     def awaits(history: History, load: Callable[[str], bytes]) -> list[tuple[str, str]]:
         """Return the names and the correlations of the signals that the handlers of a run wait for."""
-        waits = history.open_waits.by_key.values()
-        asked = (
-            correlation_of(wait, lambda digest: canonical.decode_stored(digest, load(digest)))
-            for wait in waits
-        )
+
+        def request(digest: str) -> Any:
+            return canonical.decode_stored(digest, load(digest))
+
+        asked = (correlation_of(wait, request) for wait in history.open_waits.by_key.values())
         return [pair for pair in asked if pair is not None]
 
 

@@ -96,14 +96,16 @@ def due_answers(
     messages: Sequence[Mail],
     now_ms: int,
     children: Mapping[str, Mapping[str, Any]],
+    *,
     signals: Sequence[Post] = (),
 ) -> list[WaitAnswer]:
     """Return the answers that open waits have by now, in the order in which they are recorded.
 
     `requests` returns what a wait asks for, by the digest of its request; `children` are the results of child runs
-    that have ended, by the keys of their waits; `signals` are those by correlation. Messages come first, in the order of their numbers, each to the
-    first wait that it fits; one that was posted after the time limit of its wait finds that over. Then come the
-    times that have passed, the earliest first.
+    that have ended, by the keys of their waits; `signals` are those by correlation. Messages come first, in the
+    order of their numbers, each to the first wait that it fits; one that was posted after the time limit of its
+    wait finds that over. Then come the signals by correlation, the oldest first, and the times that have passed,
+    the earliest first.
     """
     left = dict(waits.by_key)
     answers: list[WaitAnswer] = []
@@ -119,11 +121,11 @@ def due_answers(
             if not over:
                 break
     for signal in signals:
-        wait = next(_correlated(signal, left.values(), requests), None)
-        if wait is not None and not (wait.due_ms is not None and wait.due_ms <= signal.ts_millis):
-            del left[wait.begun.key]
-            payload = {"number": signal.number, "value": signal.value, "at_ms": signal.ts_millis}
-            answers.append(WaitAnswer(wait, payload, signal=signal.number))
+        for wait in _correlated(signal, left.values(), requests):
+            if wait.due_ms is None or wait.due_ms > signal.ts_millis:
+                payload = {"number": signal.number, "value": signal.value, "at_ms": signal.ts_millis}
+                answers.append(WaitAnswer(left.pop(wait.begun.key), payload, signal=signal.number))
+                break
     passed = [wait for wait in left.values() if wait.due_ms is not None and wait.due_ms <= now_ms]
     passed.sort(key=lambda wait: wait.due_ms or 0)
     return answers + [WaitAnswer(wait, _passed(wait, now_ms)) for wait in passed]
@@ -147,7 +149,7 @@ def _correlated(
     signal: Post, waits: Iterable[OpenWait], requests: Callable[[str], Any]
 ) -> Iterator[OpenWait]:
     """Yield the waits for the name and the correlation of a signal, in the order in which they were begun."""
-    for wait in waits:
+    for wait in list(waits):
         if correlation_of(wait, requests) == (signal.name, signal.correlation):
             yield wait
 
