@@ -82,3 +82,11 @@ WAIT_KINDS: Final[Mapping[str, type[HandlerWait]]] = {
     f"wait.{cls.type}": cls for cls in typing.get_args(HandlerWait)
 }
 """The waits of handlers, by the namespace of their facts."""
+
+WAITED_FOR: Final[Mapping[str, str]] = {
+    "wait.approval": "an approval",
+    "wait.signal": "a signal",
+    "wait.timer": "a time",
+    "wait.child": "a child run",
+}
+"""What a handler waits for, in words, by the namespace of its facts."""

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import anyio
 
+from machine.errors import Code, ConcurrencyError
 from machine.events import Artifact
 from machine.ids import RunId
 from machine.io.attempt_scope import running_tasks
@@ -137,6 +138,25 @@ class CommitQueue:
             return
         self.written = events[-1].seq
         self._committing = {}
+
+    def append_if_read(self, event: StoredEvent, inbox_seen: int) -> bool:
+        """Commit the queue and then one event, unless a message above `inbox_seen` exists; say whether it is in.
+
+        Raises what the store raised.
+        """
+        self.flush()
+        with self._commit:
+            try:
+                self._store.append(
+                    self._run_id, self.written, [event], lease=self._lease, inbox_seen=inbox_seen
+                )
+            except BaseException as exc:
+                if isinstance(exc, ConcurrencyError) and exc.code == Code.INBOX_MOVED:
+                    return False
+                self.failure = exc
+                raise
+            self.written = self._queued = event.seq
+        return True
 
     def held(self, artifact_id: str) -> Artifact | None:
         """Return an artifact that has not reached the store yet, or None when it is not in the queue."""

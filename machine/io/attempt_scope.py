@@ -21,6 +21,7 @@ from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
+from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
@@ -28,6 +29,9 @@ from machine.kernel.io_in_step import refuse_in_step
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
+
+OWN_THREADS = "machine "
+"""The beginning of the names of the threads that this library begins."""
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler gets to settle before it receives the next outcome."""
@@ -60,6 +64,8 @@ class Log(Protocol):
     """The destination of a run's events: a store when the run is live, the recording when it is replayed."""
 
     history: History
+    floor_ms: int
+    """A time that has passed for sure, in milliseconds since the epoch."""
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -77,6 +83,10 @@ class Log(Protocol):
 
     def abort(self) -> BaseException | None:
         """Return the reason why the run cannot continue, even if a handler suppressed it; None when it can."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the time by the clock of the store, in milliseconds since the epoch."""
         ...
 
     def load(self, artifact_id: str) -> bytes:
@@ -124,11 +134,12 @@ class SettleBarrier:
     mode and in replay alike, so that it observes exactly the recorded order of a race.
     """
 
-    __slots__ = ("_blocking", "_others")
+    __slots__ = ("_blocking", "_others", "_threads")
 
     def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
         self._others = others
         self._blocking = blocking
+        self._threads = threading.enumerate() if blocking else ()
 
     @property
     def alone(self) -> bool:
@@ -137,6 +148,14 @@ class SettleBarrier:
         if self._blocking:
             started.discard(asyncio.current_task())
         return not started
+
+    def other_threads(self) -> bool:
+        """Say whether a plain handler may have begun threads: any is there that was not, and is none of ours."""
+        known = set(self._threads)
+        return any(
+            thread not in known and not thread.name.startswith(OWN_THREADS)
+            for thread in threading.enumerate()
+        )
 
     async def settle(self) -> None:
         """Let the handler's other tasks run until they wait."""
@@ -188,6 +207,12 @@ class AttemptScope:
     """The thread of the event loop that drives the run."""
     loop: EventLoopToken | None = None
     """The event loop that drives the run, for calls from other threads."""
+    main: Any = None
+    """The task in which the handler runs, None on another kind of event loop."""
+    put_away: bool = False
+    """True from the moment the attempt is put away because its handler waits for external input."""
+    interrupts: int = 0
+    """The times its own task was cancelled so that it ends."""
     _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
     _sent: dict[tuple[str, str], Counter[str]] = attrs.field(factory=dict, init=False)
     _ignored: dict[tuple[str, str], dict[str, list[str]]] = attrs.field(factory=dict, init=False)
@@ -234,6 +259,8 @@ class AttemptScope:
             raise reason
         self.refuse_undeclared()
         if self.closed or self.ending:
+            if self.put_away:
+                raise PutAway
             if self.begun.here:
                 self.leave_behind(f"{did} {', '.join(str(getattr(one, 'name', one)) for one in what)}")
             raise self.ended()
@@ -269,6 +296,10 @@ class AttemptScope:
             hint="await every task before the handler returns",
         )
 
+    def uncount(self, namespace: str, digest: str) -> None:
+        """Take back the last count of a call by `occurrence`, which is counted again."""
+        self._occurrences[namespace, digest, self.reads_only] -= 1
+
     def occurrence(self, namespace: str, digest: str) -> str:
         """Count the calls of this attempt with one namespace and request; the first is 0.
 
@@ -278,6 +309,12 @@ class AttemptScope:
         count = self._occurrences.get(call, 0)
         self._occurrences[call] = count + 1
         return f"r{count}" if self.reads_only else str(count)
+
+    def next_occurrence(self, namespace: str, digest: str) -> str:
+        """Return what `occurrence` would return, without counting."""
+        counted = self.occurrence(namespace, digest)
+        self.uncount(namespace, digest)
+        return counted
 
     def count_sent(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
         """Count the calls of this attempt whose requests are the same as they were sent; the first is 0.

@@ -37,6 +37,13 @@ _MAX_WRAPPED: Final = 4096
 _RUN_ID_CHARACTERS: Final = frozenset("0123456789abcdef-")
 
 
+def inbox_moved(run_id: str, seen: int) -> ConcurrencyError:
+    """Return the error of an append that was made without knowing the last messages to its run."""
+    return ConcurrencyError(
+        f"run {run_id} has a message after message {seen}", code=Code.INBOX_MOVED, details={"run_id": run_id}
+    )
+
+
 def check_append(
     run_id: str,
     expected_seq: int,

@@ -122,13 +122,15 @@ class Store(Protocol):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
         Raises `ConcurrencyError` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
         when `lease` is not the run's current one, or was released (one that has only expired still appends); with
         `run_leased` when no lease is given while the run has a valid one; and with `invocation_taken` when another
-        run has the invocation key of the first event. Raises `OtherStoreError` with code `store_full`, `store_busy`
+        run has the invocation key of the first event; with `inbox_moved` when the run has a message above
+        `inbox_seen`. Raises `OtherStoreError` with code `store_full`, `store_busy`
         or `store_failed` when the medium refuses (nothing is written), and `UsageError` or `IdError` when the seqs
         do not continue `expected_seq` without a gap, or an id or a type is wrong. An existing artifact is left
         unchanged; the ids of new ones are trusted.

@@ -34,6 +34,7 @@ from machine.stores.argument_checks import (
     check_size,
     check_wrapped,
     closed,
+    inbox_moved,
     invocation_taken,
     is_run_prefix,
     no_artifact,
@@ -109,6 +110,7 @@ class MemoryStore(Store):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
     ) -> None:
         """Write artifacts and events, all or none (see `Store.append`)."""
         contents = self._open()
@@ -119,6 +121,8 @@ class MemoryStore(Store):
             log = contents.logs.get(run_id, [])
             if len(log) != expected_seq:
                 raise stale(run_id, expected_seq, len(log))
+            if inbox_seen is not None and len(contents.inboxes.get(run_id, ())) > inbox_seen:
+                raise inbox_moved(run_id, inbox_seen)
             row = advance(contents.rows.get(run_id), run_id, events)
             key = row.invocation_key
             if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:

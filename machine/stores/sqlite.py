@@ -114,6 +114,7 @@ class SqliteStore(SqliteKeys, Store):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
         blobs = check_append(run_id, expected_seq, events, artifacts, lease)
@@ -121,6 +122,8 @@ class SqliteStore(SqliteKeys, Store):
         blobs.sort(key=itemgetter(0))
         with self._session.writing() as conn:
             self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, lease=lease)
+            if inbox_seen is not None:
+                sqlite_inbox.check_seen(conn, str(run_id), inbox_seen)
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""

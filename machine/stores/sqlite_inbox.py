@@ -7,7 +7,7 @@ from typing import Final
 
 from machine import canonical
 from machine.errors import CorruptionError
-from machine.stores.argument_checks import MAX_SEQ, no_run
+from machine.stores.argument_checks import MAX_SEQ, inbox_moved, no_run
 from machine.stores.base import Message
 
 _RUN: Final = "SELECT key FROM runs WHERE run_id = ?"
@@ -23,6 +23,12 @@ def post(conn: sqlite3.Connection, run_id: str, kind: str, data: bytes, now: int
     number = int(conn.execute(_COUNT, (run,)).fetchone()[0]) + 1
     conn.execute(_POST, (run, number, kind, data, now))
     return number
+
+
+def check_seen(conn: sqlite3.Connection, run_id: str, seen: int) -> None:
+    """Raise `ConcurrencyError` (`inbox_moved`) when the run has a message above a number."""
+    if conn.execute(_COUNT, (_run(conn, run_id),)).fetchone()[0] > seen:
+        raise inbox_moved(run_id, seen)
 
 
 def messages(conn: sqlite3.Connection, run_id: str, after: int) -> list[Message]:
