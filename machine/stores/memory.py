@@ -44,6 +44,8 @@ from machine.stores.argument_checks import (
 )
 from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
+from machine.stores.memory_schedules import MemorySchedules
+from machine.stores.schedule import Schedule
 
 
 @attrs.define
@@ -61,9 +63,10 @@ class _Contents:
     secret_key: bytes = attrs.field(factory=lambda: secrets.token_bytes(32))
     secret_key_id: str | None = None
     data_keys: dict[str, bytes] = attrs.field(factory=dict)
+    schedules: dict[str, Schedule] = attrs.field(factory=dict)
 
 
-class MemoryStore(Store):
+class MemoryStore(MemorySchedules, Store):
     """A `Store` in this process's memory.
 
     `shared_with` makes this a second object on another's contents, like two connections to one file: each is closed

@@ -44,6 +44,7 @@ from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_keys import SqliteKeys
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
+from machine.stores.sqlite_schedules import SqliteSchedules
 from machine.stores.sqlite_session import Session, url_of
 
 _CHUNK: Final = 500
@@ -56,7 +57,7 @@ _READ: Final = (
 )
 
 
-class SqliteStore(SqliteKeys, Store):
+class SqliteStore(SqliteKeys, SqliteSchedules, Store):
     """A `Store` in the file at `path`.
 
     `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the death of

@@ -10,6 +10,8 @@ from typing import Final
 
 from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import sqlite_code
+from machine.stores.sqlite_schedules import COLUMNS as SCHEDULE_COLUMNS
+from machine.stores.sqlite_schedules import SCHEDULES_TABLE
 
 APPLICATION_ID: Final = 0x4D41_4348
 """The mark of an SQLite file that is a store of this library ("MACH")."""
@@ -221,11 +223,13 @@ _READ_AS_3: Final = (
     "CREATE TEMP TABLE data_keys (run_id, wrapped)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+_READ_WITH_SCHEDULES: Final = (f"CREATE TEMP TABLE schedules ({SCHEDULE_COLUMNS})",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, SCHEDULES_TABLE)
 """The migrations: `MIGRATIONS[n]` are the statements from version n to n + 1; version 0 is an empty database."""
 
 
-READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2, _READ_AS_3)
+READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2, _READ_AS_3, _READ_WITH_SCHEDULES)
 """Views that let version n + 1 be read as n + 2 where it cannot be migrated, in `READ_AS[n]`, on one connection."""
 
 

@@ -33,6 +33,7 @@ from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, Sto
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
 from machine.testing.conformance_messages import InboxConformance
+from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
 from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of
@@ -43,7 +44,7 @@ def _oversized() -> Artifact:
     return Artifact("0" * 64, "output", bytes(MAX_ARTIFACT_BYTES + 1))
 
 
-class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
+class StoreConformance(LeaseConformance, InboxConformance, KeyConformance, ScheduleConformance):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 
     # the log
