@@ -156,6 +156,7 @@ class Code(StrEnum):
     CONCURRENCY = "concurrency"
     RUN_LEASED = "run_leased"
     LEASE_LOST = "lease_lost"
+    INBOX_MOVED = "inbox_moved"
     INVOCATION_TAKEN = "invocation_taken"
     RUN_ID_IN_USE = "run_id_in_use"
     RUN_NEWER_FORMAT = "run_newer_format"

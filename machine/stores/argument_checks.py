@@ -42,7 +42,9 @@ def check_append(
     expected_seq: int,
     events: Sequence[StoredEvent],
     artifacts: Sequence[Artifact],
+    *,
     lease: Lease | None = None,
+    inbox_seen: int | None = None,
 ) -> list[tuple[bytes, str, bytes]]:
     """Refuse an append that no store could accept, and return the artifacts: the bytes of each id, kind, data.
 
@@ -53,6 +55,8 @@ def check_append(
         raise UsageError(f"the lease is on run {lease.run_id}, not on {run_id}")
     if not _is_whole(expected_seq, 0, MAX_SEQ - len(events)):
         raise UsageError(f"expected_seq is {expected_seq!r}, not the seq of a log's last event")
+    if inbox_seen is not None and not _is_whole(inbox_seen, 0, MAX_SEQ):
+        raise UsageError(f"inbox_seen is {inbox_seen!r}, not the number of a message or 0")
     due = expected_seq
     for event in events:
         due += 1
@@ -147,6 +151,13 @@ def check_limit(limit: int) -> int:
     return min(limit, 2**31)
 
 
+def check_due(now_ms: int, limit: int) -> tuple[int, int]:
+    """Return the time and the limit of a look for due runs, reduced to what a store can compare."""
+    if not _is_whole(now_ms, 0):
+        raise UsageError(f"now_ms is {now_ms!r}: it must be a whole number from 0 up")
+    return min(now_ms, MAX_SEQ), check_limit(limit)
+
+
 def check_cursor(cursor: str | None) -> str | None:
     """Return a page's cursor unchanged. Raises `UsageError` when no page can have returned it."""
     if cursor is None:
@@ -213,6 +224,16 @@ def stale(run_id: str, expected: int, actual: int) -> ConcurrencyError:
         f"run {run_id} is at event {actual}, not {expected} as expected",
         details={"run_id": str(run_id), "expected": expected, "actual": actual},
         hint="somebody else appended to it; read the log again",
+    )
+
+
+def inbox_moved(run_id: str, seen: int, last: int) -> ConcurrencyError:
+    """Return the error for an append by a caller that has not seen the run's last message."""
+    return ConcurrencyError(
+        f"run {run_id} has received message {last}, and its driver has seen those up to {seen}",
+        code=Code.INBOX_MOVED,
+        details={"run_id": str(run_id), "seen": seen, "last": last},
+        hint="nothing was written; read the inbox again",
     )
 
 

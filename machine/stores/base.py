@@ -123,13 +123,18 @@ class Store(Protocol):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
+        `inbox_seen` is the number of the last message that the caller has read, 0 for none. Without events it says
+        that a suspended run has no use for what it received: it is no longer due because of that (`due_runs`).
+
         Raises `ConcurrencyError` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
         when `lease` is not the run's current one, or was released (one that has only expired still appends); with
-        `run_leased` when no lease is given while the run has a valid one; and with `invocation_taken` when another
-        run has the invocation key of the first event. Raises `OtherStoreError` with code `store_full`, `store_busy`
+        `run_leased` when no lease is given while the run has a valid one; with `inbox_moved` when the run's inbox
+        has a message above `inbox_seen`; and with `invocation_taken` when another run has the invocation key of
+        the first event. Raises `OtherStoreError` with code `store_full`, `store_busy`
         or `store_failed` when the medium refuses (nothing is written), and `UsageError` or `IdError` when the seqs
         do not continue `expected_seq` without a gap, or an id or a type is wrong. An existing artifact is left
         unchanged; the ids of new ones are trusted.
@@ -168,13 +173,22 @@ class Store(Protocol):
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number.
 
-        Needs no lease. `kind` is 1 to 256 printable characters, `data` JSON. Raises `NotFoundError` for a run
-        without events, `UsageError`, or `CanonicalError`.
+        Needs no lease, and makes a suspended run due (`due_runs`). `kind` is 1 to 256 printable characters, `data`
+        JSON. Raises `NotFoundError` for a run without events, `UsageError`, or `CanonicalError`.
         """
         ...
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
         """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
+        ...
+
+    def due_runs(self, now_ms: int, limit: int = 50, *, op: str | None = None) -> list[str]:
+        """Return ids of suspended runs that can continue, those first that could earliest.
+
+        Due is a run whose `wake_ms` is `now_ms` or earlier, and one that received a message or an event (such as
+        the outcome of an effect) since it was suspended, unless a driver has found no use for it (`append`).
+        Raises `UsageError` for a limit below 1 or a time that is no whole number.
+        """
         ...
 
     def find_invocation(self, key: str) -> str | None:

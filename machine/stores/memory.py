@@ -19,13 +19,15 @@ from machine import canonical
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError
 from machine.events import Artifact
-from machine.kernel.run_index import RunRow, advance
+from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
+from machine.kernel.run_status import RunStatus
 from machine.process_identity import boot_clock
 from machine.stores.argument_checks import (
     as_told,
     check_append,
     check_cursor,
     check_data_key,
+    check_due,
     check_key_id,
     check_kind,
     check_limit,
@@ -34,6 +36,7 @@ from machine.stores.argument_checks import (
     check_size,
     check_wrapped,
     closed,
+    inbox_moved,
     invocation_taken,
     is_run_prefix,
     no_artifact,
@@ -59,6 +62,7 @@ class _Contents:
     epochs: dict[str, int] = attrs.field(factory=dict)
     leases: dict[str, HeldLease] = attrs.field(factory=dict)
     inboxes: dict[str, list[tuple[str, bytes, int]]] = attrs.field(factory=dict)
+    answered: dict[str, int] = attrs.field(factory=dict)
     invocations: dict[str, str] = attrs.field(factory=dict)
     secret_key: bytes = attrs.field(factory=lambda: secrets.token_bytes(32))
     secret_key_id: str | None = None
@@ -112,16 +116,20 @@ class MemoryStore(MemorySchedules, Store):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
     ) -> None:
         """Write artifacts and events, all or none (see `Store.append`)."""
         contents = self._open()
-        check_append(run_id, expected_seq, events, artifacts, lease)
+        check_append(run_id, expected_seq, events, artifacts, lease=lease, inbox_seen=inbox_seen)
         run_id = str(run_id)
         with contents.lock:
             self._check_lease(contents, run_id, lease)
             log = contents.logs.get(run_id, [])
             if len(log) != expected_seq:
                 raise stale(run_id, expected_seq, len(log))
+            last = len(contents.inboxes.get(run_id, ()))
+            if inbox_seen is not None and last > inbox_seen:
+                raise inbox_moved(run_id, inbox_seen, last)
             row = advance(contents.rows.get(run_id), run_id, events)
             key = row.invocation_key
             if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
@@ -134,6 +142,15 @@ class MemoryStore(MemorySchedules, Store):
                 contents.rows[run_id] = row
                 if key is not None:
                     contents.invocations[key] = run_id
+                self._note_answer(contents, row, events)
+            elif inbox_seen is not None:
+                contents.answered.pop(run_id, None)
+
+    def _note_answer(self, contents: _Contents, row: RunRow, events: Sequence[StoredEvent]) -> None:
+        if not moves_head_only(events):
+            contents.answered.pop(row.run_id, None)
+        if ends_with_answer(row, events):
+            contents.answered.setdefault(row.run_id, self.clock())
 
     def _refuse_leased(self, contents: _Contents, run_id: str) -> None:
         held = contents.leases.get(run_id)
@@ -190,7 +207,9 @@ class MemoryStore(MemorySchedules, Store):
             if run_id not in contents.logs:
                 raise no_run(run_id)
             messages = contents.inboxes.setdefault(str(run_id), [])
-            messages.append((str(kind), encoded, self.clock()))
+            messages.append((str(kind), encoded, now := self.clock()))
+            if contents.rows[run_id].status == RunStatus.SUSPENDED:
+                contents.answered.setdefault(str(run_id), now)
             return len(messages)
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
@@ -205,6 +224,19 @@ class MemoryStore(MemorySchedules, Store):
             for number, (kind, data, ts) in enumerate(messages, 1)
             if number > after
         ]
+
+    def due_runs(self, now_ms: int, limit: int = 50, *, op: str | None = None) -> list[str]:
+        """Return ids of suspended runs that can continue (see `Store.due_runs`)."""
+        contents = self._open()
+        now_ms, limit = check_due(now_ms, limit)
+        with contents.lock:
+            since: dict[str, int] = {}
+            for run_id, row in contents.rows.items():  # a run retains its place in the order of arrival
+                wake = row.wake_ms if row.wake_ms is not None and row.wake_ms <= now_ms else None
+                times = [time for time in (wake, contents.answered.get(run_id)) if time is not None]
+                if times and op in {None, row.op_id}:
+                    since[run_id] = min(times)
+        return sorted(since, key=since.__getitem__)[:limit]
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""

@@ -19,13 +19,14 @@ from machine.errors import Code, CorruptionError, UsageError
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow
 from machine.process_identity import boot_clock
-from machine.stores import sqlite_inbox, sqlite_lease
+from machine.stores import sqlite_due, sqlite_inbox, sqlite_lease
 from machine.stores.argument_checks import (
     MAX_SEQ,
     artifact_key,
     as_told,
     check_append,
     check_cursor,
+    check_due,
     check_kind,
     check_limit,
     check_message,
@@ -96,7 +97,7 @@ class SqliteStore(SqliteKeys, SqliteSchedules, Store):
             busy_timeout=busy_timeout,
         )
         self._session = Session(conn, self._path, self.url)
-        self._appends: Final = Appends(self._name, self._left_ms)
+        self._appends: Final = Appends(self._name, self._left_ms, self._now)
 
     def head(self, run_id: str) -> Head:
         """Return the end of the run's log; `Head(0, ZERO_CHAIN)` for a run without events."""
@@ -115,13 +116,22 @@ class SqliteStore(SqliteKeys, SqliteSchedules, Store):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        blobs = check_append(run_id, expected_seq, events, artifacts, lease)
+        blobs = check_append(run_id, expected_seq, events, artifacts, lease=lease, inbox_seen=inbox_seen)
         # in the order of their ids, so that neighbours in their index are written together
         blobs.sort(key=itemgetter(0))
         with self._session.writing() as conn:
-            self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, lease=lease)
+            self._appends.write(
+                conn,
+                str(run_id),
+                expected_seq,
+                events=events,
+                blobs=blobs,
+                lease=lease,
+                inbox_seen=inbox_seen,
+            )
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""
@@ -153,6 +163,9 @@ class SqliteStore(SqliteKeys, SqliteSchedules, Store):
     def _left_ms(self, held: HeldLease) -> int | None:
         return self._watch.left_ms(held, self.boot_clock())
 
+    def _now(self) -> int:
+        return self.clock()  # a test may replace it
+
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""
         encoded = check_message(kind, data)
@@ -163,6 +176,12 @@ class SqliteStore(SqliteKeys, SqliteSchedules, Store):
         """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
         with self._session as conn:
             return sqlite_inbox.messages(conn, text(run_id), after)
+
+    def due_runs(self, now_ms: int, limit: int = 50, *, op: str | None = None) -> list[str]:
+        """Return ids of suspended runs that can continue (see `Store.due_runs`)."""
+        now_ms, limit = check_due(now_ms, limit)
+        with self._session as conn:
+            return sqlite_due.due_runs(conn, now_ms, limit, None if op is None else text(op))
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""

@@ -6,7 +6,7 @@ A released step is never edited: a later change is a new step. Nothing here may 
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from typing import Final, NamedTuple
 
 from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import sqlite_code
@@ -211,26 +211,40 @@ _VERSION_3: Final = (
     """,
 )
 
-_READ_AS_2: Final = (
-    "CREATE TEMP VIEW runs AS SELECT *, NULL AS invocation_key FROM main.runs",
-    "CREATE TEMP TABLE leases (run_id, epoch, owner, expires_ms, ttl_ms)",
-    "CREATE TEMP TABLE inbox (run, number, kind, data, ts_ms)",
-    "CREATE TEMP TABLE secret (one, key)",
+_VERSION_4: Final = (
+    # When a suspended run can continue: by its log, and because of what it received since it was suspended. The
+    # second is no projection of the log. Both indexes are partial: a run that is not suspended costs nothing here.
+    "ALTER TABLE runs ADD COLUMN wake_ms INTEGER",
+    "ALTER TABLE runs ADD COLUMN answered_ms INTEGER",
+    "CREATE INDEX runs_by_wake ON runs (wake_ms) WHERE wake_ms IS NOT NULL",
+    "CREATE INDEX runs_by_answer ON runs (answered_ms) WHERE answered_ms IS NOT NULL",
 )
 
-_READ_AS_3: Final = (
-    "CREATE TEMP TABLE secret_key_id (one, id)",
-    "CREATE TEMP TABLE data_keys (run_id, wrapped)",
-)
-
-_READ_WITH_SCHEDULES: Final = (f"CREATE TEMP TABLE schedules ({SCHEDULE_COLUMNS})",)
-
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, SCHEDULES_TABLE)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, SCHEDULES_TABLE)
 """The migrations: `MIGRATIONS[n]` are the statements from version n to n + 1; version 0 is an empty database."""
 
 
-READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2, _READ_AS_3, _READ_WITH_SCHEDULES)
-"""Views that let version n + 1 be read as n + 2 where it cannot be migrated, in `READ_AS[n]`, on one connection."""
+class Added(NamedTuple):
+    """The columns of `runs` and the tables, each with its columns, that a version added."""
+
+    to_runs: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+ADDED: tuple[Added, ...] = (
+    Added(
+        ("invocation_key",),
+        (
+            "leases (run_id, epoch, owner, expires_ms, ttl_ms)",
+            "inbox (run, number, kind, data, ts_ms)",
+            "secret (one, key)",
+        ),
+    ),
+    Added((), ("secret_key_id (one, id)", "data_keys (run_id, wrapped)")),
+    Added(("wake_ms", "answered_ms"), ()),
+    Added((), (f"schedules ({SCHEDULE_COLUMNS})",)),
+)
+"""The additions of version n + 2 to version n + 1, in `ADDED[n]`: an older file is read as if they were empty."""
 
 
 def _number(conn: sqlite3.Connection, pragma: str) -> int:
@@ -313,9 +327,13 @@ def _upgrade(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
 
 def read_as_newest(conn: sqlite3.Connection, version: int) -> None:
     """Let an older schema be read as the newest, through names that only this connection has."""
-    for stand_ins in READ_AS[version - 1 :]:
-        for statement in stand_ins:
-            conn.execute(statement)
+    lacking = ADDED[version - 1 :]
+    columns = ", ".join(f"NULL AS {name}" for added in lacking for name in added.to_runs)
+    if columns:
+        conn.execute(f"CREATE TEMP VIEW runs AS SELECT *, {columns} FROM main.runs")  # noqa: S608 - constants
+    for added in lacking:
+        for table in added.tables:
+            conn.execute(f"CREATE TEMP TABLE {table}")
     # or a write would go into the stand-ins; every BEGIN IMMEDIATE reports "read-only" from here on
     conn.execute("PRAGMA query_only = ON")
 

@@ -109,6 +109,7 @@ class SharedStoreConformance:
             lambda: store.lease_of(RUN),
             lambda: store.post(RUN, "signal", {}),
             lambda: store.inbox(RUN),
+            lambda: store.due_runs(0),
             lambda: store.find_invocation("key"),
             lambda: store.last_invocation("a", "b"),
             lambda: store.add_schedule(schedule_of("one")),

@@ -30,6 +30,7 @@ from machine.errors import (
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, StoredEvent
+from machine.testing.conformance_due import DueConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
 from machine.testing.conformance_messages import InboxConformance
@@ -44,7 +45,9 @@ def _oversized() -> Artifact:
     return Artifact("0" * 64, "output", bytes(MAX_ARTIFACT_BYTES + 1))
 
 
-class StoreConformance(LeaseConformance, InboxConformance, KeyConformance, ScheduleConformance):
+class StoreConformance(
+    LeaseConformance, InboxConformance, DueConformance, KeyConformance, ScheduleConformance
+):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 
     # the log

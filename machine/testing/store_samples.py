@@ -67,6 +67,37 @@ def log_of(
     return events
 
 
+_SUSPENDED: Final = b'{"type":"run_suspended","waits":[%b]}'
+_TIMER: Final = b'{"due_ms":%d,"key":"k%d","state_id":"a.b.c","type":"timer"}'
+_APPROVAL: Final = b'{"key":"k%d","state_id":"a.b.c","type":"approval"}'
+
+RESUMED: Final = b'{"by":"operator","type":"run_resumed"}'
+"""The body of an event with which a suspended run continues."""
+
+ANSWER: Final = (
+    b'{"attempt":0,"key":"k0","namespace":"wait.timer","outcome":{"payload_id":"p","type":"value"},'
+    b'"request_digest":"r","state_id":"a.b.c","type":"fact_recorded"}'
+)
+"""The body of a fact that a suspended run receives."""
+
+
+def suspended(*due_ms: int | None) -> bytes:
+    """Return the body of an event that suspends a run: a timer for each time, an approval for each None."""
+    waits = [_APPROVAL % key if due is None else _TIMER % (due, key) for key, due in enumerate(due_ms)]
+    return _SUSPENDED % b",".join(waits)
+
+
+def then(store: Store, run_id: str, *bodies: bytes) -> list[StoredEvent]:
+    """Return events with these bodies that continue the log of a run in a store."""
+    head, events = store.head(run_id), []
+    chain = head.chain
+    for seq, body in enumerate(bodies, head.seq + 1):
+        data = seal(seq, body, run_id, 1_700_000_000_000 + seq)
+        chain = chain_next(chain, data)
+        events.append(StoredEvent(seq, data, chain))
+    return events
+
+
 def artifact_of(data: bytes, kind: str = "output") -> Artifact:
     """Return bytes under the id that they hash to."""
     return Artifact(artifact_id(data), kind, data)
