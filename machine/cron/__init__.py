@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from machine.cron.schedules import (
+    ScheduleState,
     add_schedule,
     list_schedules,
     pause_schedule,
     remove_schedule,
     resume_schedule,
+    schedule_state,
 )
 from machine.stores.schedule import CatchUp, Overlap, Schedule
 
@@ -18,9 +20,11 @@ __all__ = [
     "CatchUp",
     "Overlap",
     "Schedule",
+    "ScheduleState",
     "add_schedule",
     "list_schedules",
     "pause_schedule",
     "remove_schedule",
     "resume_schedule",
+    "schedule_state",
 ]

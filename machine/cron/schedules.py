@@ -5,13 +5,17 @@ None of them starts a run: `machine.run_schedules` and `machine.work` do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from machine import canonical
 from machine.config import RunConfig
 from machine.cron.expressions import times_of
+from machine.cron.ticks import Tick, instant_text, last_tick
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.errors import Code, UsageError
 from machine.ids import ContextKey, ScheduleName
@@ -63,6 +67,39 @@ def add_schedule(
 def list_schedules(*, store: Store = DEFAULT_STORE) -> list[Schedule]:
     """Return the schedules of a store, in the order of their names."""
     return store.schedules()
+
+
+@attrs.frozen
+class ScheduleState:
+    """The last instant of a schedule that was started, and the next that will be; None where there is none.
+
+    `next_ms` is None while it is paused too, and where cronsim is not installed.
+    """
+
+    last: Tick | None
+    next_ms: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return both as JSON, with their instants as text."""
+        last, next_ms = self.last, self.next_ms
+        return {
+            "last": None
+            if last is None
+            else {"instant": instant_text(last.instant_ms), "run_id": last.run_id},
+            "next": None if next_ms is None else instant_text(next_ms),
+        }
+
+
+@with_default_store()
+def schedule_state(schedule: Schedule, *, store: Store = DEFAULT_STORE) -> ScheduleState:
+    """Return the last and the next instant of a schedule, by the store's clock."""
+    now = store.clock()
+    last, following = last_tick(store, schedule.name, now), None
+    if not schedule.paused:
+        with contextlib.suppress(UsageError):
+            times = times_of(schedule.cron, schedule.tz)
+            following = times.after(max(now, schedule.since_ms))
+    return ScheduleState(last, following)
 
 
 @with_default_store()
