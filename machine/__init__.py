@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from machine.recordings.bundle import open_bundle as open_bundle
     from machine.recordings.diff import diff_runs as diff_runs
     from machine.recordings.replay import ReplayResult as ReplayResult
+    from machine.recordings.stream_reader import read_stream as read_stream
     from machine.secrets.policy import SecretPolicy as SecretPolicy
     from machine.secrets.secret_value import Secret as Secret
     from machine.state import State as State
@@ -92,6 +93,7 @@ _HOMES: Final = {
     **dict.fromkeys(("export_run", "import_bundle", "open_bundle"), "machine.recordings.bundle"),
     "diff_runs": "machine.recordings.diff",
     "ReplayResult": "machine.recordings.replay",
+    "read_stream": "machine.recordings.stream_reader",
     "SecretPolicy": "machine.secrets.policy",
     "Secret": "machine.secrets.secret_value",
     **dict.fromkeys(("State", "StateMeta", "StateOutcome"), "machine.state"),

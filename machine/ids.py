@@ -135,6 +135,22 @@ class ContextKey(_Printable):
     rule = "1 to 256 printable characters"
 
 
+class StreamName(_Printable):
+    """A stream that a run publishes."""
+
+    __slots__ = ()
+    longest = 128
+    rule = "1 to 128 printable characters"
+
+
+class VersionId(_Printable):
+    """A change of a handler's code."""
+
+    __slots__ = ()
+    longest = 128
+    rule = "1 to 128 printable characters"
+
+
 class FactKey(_Printable):
     """An explicit name for a fact, given by a caller; single-assignment for its run."""
 

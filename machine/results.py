@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from machine.recordings.fork import ForkResult as ForkResult
     from machine.recordings.schedules import Race as Race
     from machine.recordings.schedules import SchedulesResult as SchedulesResult
+    from machine.recordings.stream_reader import StreamItem as StreamItem
     from machine.recordings.verify import VerifyResult as VerifyResult
     from machine.waits import ApprovalWait as ApprovalWait
     from machine.waits import ChildWait as ChildWait
@@ -57,6 +58,7 @@ _HOMES: Final = {
     "Divergence": "machine.recordings.divergence",
     **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.recordings.fork"),
     **dict.fromkeys(("Race", "SchedulesResult"), "machine.recordings.schedules"),
+    "StreamItem": "machine.recordings.stream_reader",
     "VerifyResult": "machine.recordings.verify",
     **dict.fromkeys(("WorkReporter", "WorkResult"), "machine.engine.work"),
     "Undeclared": "machine.watch.watch",

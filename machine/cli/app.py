@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "show": ("machine.cli.runs_and_show:show", "Show one run: states, attempts, errors, origin."),
     "events": ("machine.cli.events_and_facts:events", "List the events of a run."),
     "facts": ("machine.cli.events_and_facts:facts", "List the external inputs of a run."),
+    "stream": ("machine.cli.stream:stream", "Print what a run has published to a stream."),
     "context": ("machine.cli.context_and_artifact:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.context_and_artifact:artifact", "Print the bytes of an artifact."),
     "export": ("machine.cli.export_and_import:export", "Write a run as a bundle: one portable file."),

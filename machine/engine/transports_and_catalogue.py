@@ -18,9 +18,11 @@ from machine.catalogue import Catalogue, Kind, Level
 from machine.engine.transports import STANDARD_NAMESPACES, checked, serves
 from machine.errors import Code, UsageError
 from machine.events import Entry, FactValue
-from machine.io.provider import VALUE_NAMESPACE
+from machine.io.call_identity import VALUE_NAMESPACE
 from machine.io.transport import Transports
+from machine.io.versions import VERSION
 from machine.kernel.history import History
+from machine.kernel.published import PUBLISH
 from machine.plan import Plan
 from machine.recorded_clients import Clients
 from machine.secrets.secret_value import SECRET
@@ -156,7 +158,7 @@ def _namespaces(history: History) -> Iterable[str]:
     """Return the namespaces that the facts and effects of a run came through."""
     facts = {fact.namespace for fact in history.facts.values()}
     sent = {namespace for _, namespace, _ in history.sent if namespace is not None}
-    return (facts | sent) - {VALUE_NAMESPACE}
+    return (facts | sent) - {VALUE_NAMESPACE, PUBLISH, VERSION}
 
 
 def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:

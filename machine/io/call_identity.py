@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -13,6 +13,9 @@ from machine.ids import RESERVED_FACT_PREFIX, piece_key
 from machine.io.attempt_scope import Payloads
 from machine.io.transaction_answers import Place
 from machine.secrets.stored_call import Asked
+
+VALUE_NAMESPACE: Final = "value"
+"""Namespace of values that a handler obtained without `io`."""
 
 
 @attrs.frozen
@@ -49,6 +52,9 @@ class Call:
     """The place of a call in a transaction of a database."""
     part: Part | None = None
     """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
+
+    own: bool = False
+    """True when only its own attempt answers it, whatever earlier ones have recorded."""
 
     @property
     def ignored(self) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from machine.io.call_identity import Call
 from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
 from machine.io.live_io import LiveIo
 from machine.io.stream_end import end_of
+from machine.kernel.published import PUBLISH
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.transactions import Unit
 
@@ -99,6 +100,8 @@ class SharedIo(LiveIo):
         return await self._shared(call) or await self._refused(call) or await super()._obtain(call)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        if call.namespace == PUBLISH:  # its streams are its own, with offsets of their own
+            return await super()._record(call, value)
         return await self._shared(call) or await super()._record(call, value)
 
     async def _shared(self, call: Call) -> FactRecorded | None:
@@ -106,7 +109,7 @@ class SharedIo(LiveIo):
             return await self._shared_in_transaction(call)
         alike = 0
         if call.mac is not None:
-            alike = self._scope.sent_before(call.namespace, call.digest, call.mac)
+            alike = self._scope.counts.sent_before(call.namespace, call.digest, call.mac)
         found = self._past.answer(call, self._scope.state.id, keeps_all=call.keeps_all, alike=alike)
         if found is None:
             if call.effect and self._past.ambiguous(call, self._scope.state.id):

@@ -20,6 +20,7 @@ from machine.io.files import OPEN
 from machine.io.live_io import LiveIo
 from machine.io.step_transport import STEP
 from machine.kernel.history import History
+from machine.kernel.published import Published
 from machine.secrets.secret_value import SECRET
 
 _READS: Final = frozenset({"http", "file.read", OPEN, "clock.now", "random.bytes", "env", SECRET})
@@ -45,6 +46,7 @@ class PreviewLog:
     def __init__(self, history: History, load: Callable[[str], bytes]) -> None:
         self.history = copy.copy(history)
         self.history.facts = dict(history.facts)
+        self.history.published = Published(dict(history.published.counts))
         self.ended: PreviewEnd | None = None
         self._load = load
         self._payloads = Payloads()
@@ -53,11 +55,11 @@ class PreviewLog:
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Store the facts, so that the same key gets the same answer; other events are ignored."""
-        del info
         self._payloads.items.update(payloads.items if payloads is not None else {})
         for event in events:
             if isinstance(event, FactRecorded):
                 self.history.facts[event.key] = event
+                self.history.published.note(event, info or {})
 
     async def durable(self, seq: int | None = None) -> None:
         """Return at once: nothing here outlives the preview."""

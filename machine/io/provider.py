@@ -22,16 +22,18 @@ from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.ignore import Ignore
 from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - the namespaces' own names
 from machine.io.attempt_scope import AttemptScope, is_namespace
-from machine.io.call_identity import Call, IoResult, path_key
+from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight
+from machine.io.publishing import Publishing
 from machine.io.redirected_effects import follows_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
+from machine.io.versions import Versions
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_call import Asked, unopened
@@ -42,10 +44,8 @@ from machine.watch.watch import engine_at_work
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
-VALUE_NAMESPACE = "value"
 
-
-class IoProvider(StreamCalls, StepCalls, ClientSessions):
+class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
@@ -93,7 +93,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         the same key and request returns the same value without another request. `ignore` says which parts of an
         `http` request are not compared. Raises the recorded `IoError` when the call failed.
         """
-        rules = self._scope.requests.of_call(namespace, ignore)
+        rules = self._scope.run.requests.of_call(namespace, ignore)
         with engine_at_work():
             call = self._identify(namespace, request, fact_key, rules=rules)
             result: IoResult = self._whole(await self._fact(call))
@@ -223,7 +223,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         """
         from machine.io.httpx_transport import transport_of  # noqa: PLC0415 - only those who use it pay for it
 
-        return transport_of(self.open_client_stream, self.sensitive, self._scope.requests, options)
+        return transport_of(self.open_client_stream, self.sensitive, self._scope.run.requests, options)
 
     def _identify(
         self,
@@ -247,7 +247,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
             )
         self._check_declared(namespace, request)
         raw = canonical.encode(request)
-        asked = self._asked(namespace, request, raw, rules or scope.requests)
+        asked = self._asked(namespace, request, raw, rules or scope.run.requests)
         data, refused = asked.data, asked.refusal or self._reserved(namespace, request)
         if data is not raw:
             request = canonical.decode(data)
@@ -260,10 +260,10 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
             if self._is_secret(key):  # and the fact of its refusal has no key of the caller's
                 key, refusal = None, refusal or secret_key()
         if key is None:
-            occurrence = scope.occurrence(namespace, digest)
+            occurrence = scope.counts.occurrence(namespace, digest, reconciling=scope.reads_only)
             key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         # in a run in replay mode nothing leaves the process, so nothing is intended
-        may = self._applies and scope.config.io_mode is not IoMode.REPLAY
+        may = self._applies and scope.run.config.io_mode is not IoMode.REPLAY
         effect = may and refusal is None and self._is_effect(namespace, request, key)
         keeps, made = scope.keeps_all if keeps is None else keeps, asked.compared or raw
         call = Call(key, namespace, request, digest, data, effect, made, asked, refusal, keeps)
@@ -348,7 +348,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         scope = self._scope
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             return named_answer(scope, call)
-        if scope.reads_only:  # the question is not about the world before the crash
+        if scope.reads_only or call.own:  # the question is not about the world before the crash
             return None
         return self._earlier(call)
 

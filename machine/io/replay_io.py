@@ -20,7 +20,7 @@ from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call, IoResult
 from machine.io.call_refusals import no_transport, second_effect, uncertain_effect, undeclared
 from machine.io.earlier_answers import earlier_answer
-from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.provider import IoProvider
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
@@ -201,11 +201,11 @@ class ReplayIo(IoProvider):
                 return None  # it ended otherwise
         return whole
 
-    async def _obtain(self, call: Call) -> FactRecorded:
+    async def _obtain(self, call: Call, *, given: bool = False) -> FactRecorded:
         fact = self._recorded(call)
         if fact is None and call.continues:
             self._recording.unrecorded(call, ())
-        if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
+        if fact is None and not given and not call.effect:
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             scope = self._scope
@@ -263,6 +263,9 @@ class ReplayIo(IoProvider):
         if (fact := self._recording.fact(call.key)) is not None:
             self._recording.make_way(fact)
 
+    def _has_version(self, call: Call) -> bool:
+        return self._recording.fact(call.key) is not None
+
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts
-        return await self._obtain(call)
+        return await self._obtain(call, given=True)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Protocol
 
 import attrs
 
 from machine import canonical
 from machine.kernel.run_index import RunRow
+from machine.stores.memory_contents import Contents
 from machine.stores.schedule import Schedule, no_schedule, schedule_exists
-
-
-class ScheduleContents(Protocol):
-    """The contents that these methods need."""
-
-    lock: threading.Lock
-    rows: dict[str, RunRow]
-    invocations: dict[str, str]
-    schedules: dict[str, Schedule]
 
 
 class MemorySchedules:
@@ -27,7 +17,7 @@ class MemorySchedules:
 
     url: str
     clock: Callable[[], int]
-    _open: Callable[[], ScheduleContents]
+    _open: Callable[[], Contents]
     _told: Callable[[RunRow], RunRow]
 
     def add_schedule(self, schedule: Schedule) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,6 +23,7 @@ from machine.process_identity import boot_clock
 from machine.stores import sqlite_due, sqlite_inbox, sqlite_lease
 from machine.stores.argument_checks import (
     MAX_SEQ,
+    Terms,
     artifact_key,
     as_told,
     check_append,
@@ -48,6 +49,7 @@ from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
 from machine.stores.sqlite_schedules import SqliteSchedules
 from machine.stores.sqlite_session import Session, url_of
+from machine.stores.sqlite_signals import SqliteSignals
 
 _CHUNK: Final = 500
 """The number of events that a reader fetches at once."""
@@ -59,7 +61,7 @@ _READ: Final = (
 )
 
 
-class SqliteStore(SqliteKeys, SqliteSchedules, Store):
+class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
     """A `Store` in the file at `path`.
 
     `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the death of
@@ -118,21 +120,16 @@ class SqliteStore(SqliteKeys, SqliteSchedules, Store):
         *,
         lease: Lease | None = None,
         inbox_seen: int | None = None,
+        takes: Collection[int] = (),
+        awaits: Collection[tuple[str, str]] = (),
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        blobs = check_append(run_id, expected_seq, events, artifacts, lease=lease, inbox_seen=inbox_seen)
+        terms = Terms(lease, inbox_seen, takes, awaits)
+        blobs = check_append(run_id, expected_seq, events, artifacts, terms)
         # in the order of their ids, so that neighbours in their index are written together
         blobs.sort(key=itemgetter(0))
         with self._session.writing() as conn:
-            self._appends.write(
-                conn,
-                str(run_id),
-                expected_seq,
-                events=events,
-                blobs=blobs,
-                lease=lease,
-                inbox_seen=inbox_seen,
-            )
+            self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, terms=terms)
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""

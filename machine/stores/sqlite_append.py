@@ -13,8 +13,8 @@ from typing import Any, Final
 from machine.errors import CorruptionError
 from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
 from machine.kernel.run_status import RunStatus
-from machine.stores import sqlite_inbox, sqlite_lease
-from machine.stores.argument_checks import inbox_moved, invocation_taken, stale
+from machine.stores import sqlite_inbox, sqlite_lease, sqlite_signals
+from machine.stores.argument_checks import Terms, inbox_moved, invocation_taken, stale
 from machine.stores.base import StoredEvent
 from machine.stores.lease import Lease
 from machine.stores.sqlite_errors import sqlite_code
@@ -67,15 +67,15 @@ class Appends:
         *,
         events: Sequence[StoredEvent],
         blobs: Sequence[tuple[bytes, str, bytes]],
-        lease: Lease | None,
-        inbox_seen: int | None,
+        terms: Terms,
     ) -> None:
         """Write events and artifacts in the transaction of `conn`. Raises `ConcurrencyError`, `CorruptionError`."""
+        lease = terms.lease
         key = None
-        if lease is not None and inbox_seen is None:
+        if lease is not None and terms.usual:
             key = self._moved(conn, expected_seq, events, lease)
         if key is None:
-            key = self._checked(conn, run_id, expected_seq, events=events, lease=lease, inbox_seen=inbox_seen)
+            key = self._checked(conn, run_id, expected_seq, events=events, terms=terms)
         if blobs:
             conn.executemany(NEW_ARTIFACT, blobs)
         if events:
@@ -104,19 +104,23 @@ class Appends:
         expected_seq: int,
         *,
         events: Sequence[StoredEvent],
-        lease: Lease | None,
-        inbox_seen: int | None,
+        terms: Terms,
     ) -> int | None:
         """Check what may have changed one by one, update the run's row of the index, and return its key."""
-        sqlite_lease.check_lease(conn, self._path, run_id, lease, self._left_ms)
+        sqlite_lease.check_lease(conn, self._path, run_id, terms.lease, self._left_ms)
         found = find_run(conn, run_id)
         _check_head(run_id, expected_seq, found)
-        if inbox_seen is not None and found:
-            _check_inbox(conn, run_id, found[0], inbox_seen)
-            if not events:
-                conn.execute(_LOOKED_AT, (found[0],))
+        if terms.inbox_seen is not None and found:
+            _check_inbox(conn, run_id, found[0], terms.inbox_seen)
+        sqlite_signals.take(conn, run_id, terms.takes)
         key = self._index(conn, run_id, found, events) if events else None
-        if key is not None and lease is not None:
+        if key is not None and terms.awaits:
+            sqlite_signals.await_signals(conn, key, terms.awaits)
+            sqlite_signals.check_none_awaited(conn, run_id, key, self._now())
+        if not events and terms.inbox_seen is not None and found:
+            sqlite_signals.check_none_awaited(conn, run_id, found[0], self._now())
+            conn.execute(_LOOKED_AT, (found[0],))
+        if key is not None and terms.lease is not None:
             self._keys[run_id] = key
         return key
 
@@ -181,3 +185,5 @@ def _move_run(conn: sqlite3.Connection, key: int, before: RunRow, row: RunRow) -
     else:
         values = row.op_id, row.status, row.created_ms, row.updated_ms, row.wake_ms
         conn.execute(_MOVE_RUN, (*values, row.head_seq, key))
+        if before.status == RunStatus.SUSPENDED:
+            sqlite_signals.forget_waits(conn, key)

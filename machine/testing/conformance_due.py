@@ -20,14 +20,10 @@ from machine.testing.store_samples import (
     log_of,
     read_log,
     run_id_of,
+    suspend,
     suspended,
     then,
 )
-
-
-def _suspend(store: Store, run_id: str, *due_ms: int | None, op: str = "demo") -> None:
-    store.append(run_id, 0, log_of(run_id, 1, op=op))
-    store.append(run_id, 1, then(store, run_id, suspended(*due_ms)))
 
 
 class DueConformance(SharedStoreConformance):
@@ -105,8 +101,8 @@ class DueConformance(SharedStoreConformance):
     def test_a_suspended_run_is_due_at_its_earliest_time(self, store_factory: StoreFactory) -> None:
         """Check that the row has the time, that the run is due from it on, and that both survive reopening."""
         with store_factory() as store:
-            _suspend(store, RUN, 9_000, None, 7_000, 8_000)
-            _suspend(store, OTHER, None)
+            suspend(store, RUN, 9_000, None, 7_000, 8_000)
+            suspend(store, OTHER, None)
             assert (store.run_row(RUN).wake_ms, store.run_row(OTHER).wake_ms) == (7_000, None)
         with store_factory() as again:
             assert {row.run_id: row.wake_ms for row in again.list_runs().rows} == {RUN: 7_000, OTHER: None}
@@ -117,7 +113,7 @@ class DueConformance(SharedStoreConformance):
     @pytest.mark.parametrize("status", ["completed", None])
     def test_a_run_that_goes_on_is_not_due(self, store: Store, status: str | None) -> None:
         """Check that a run that was resumed or has ended is due neither by its time nor by its messages."""
-        _suspend(store, RUN, 5)
+        suspend(store, RUN, 5)
         store.post(RUN, "signal", {})
         assert store.due_runs(5) == [RUN]
         body = b'{"status":"%b","type":"run_completed"}' % status.encode() if status else RESUMED
@@ -129,7 +125,7 @@ class DueConformance(SharedStoreConformance):
 
     def test_a_run_that_is_suspended_again_waits_anew(self, store: Store) -> None:
         """Check that neither the earlier time nor the earlier messages make it due."""
-        _suspend(store, RUN, 5)
+        suspend(store, RUN, 5)
         store.post(RUN, "signal", {})
         store.append(RUN, 2, then(store, RUN, RESUMED, suspended(9)), inbox_seen=1)
         assert (store.due_runs(8), store.due_runs(9)) == ([], [RUN])
@@ -159,7 +155,7 @@ class DueConformance(SharedStoreConformance):
 
     def test_a_message_of_no_use_does_not_keep_a_run_due(self, store: Store) -> None:
         """Check that an append without events, by a driver that has seen the last message, ends that it is due."""
-        _suspend(store, RUN, None, 10_000)
+        suspend(store, RUN, None, 10_000)
         store.post(RUN, "signal", {})
         store.append(RUN, 2, [])
         assert store.due_runs(0) == [RUN]
@@ -173,7 +169,7 @@ class DueConformance(SharedStoreConformance):
         store.clock = clock = Clock(50)
         by_time = {1: 40, 2: 20, 3: 90, 4: None, 5: 60}
         for number, due_ms in by_time.items():
-            _suspend(store, run_id_of(number), due_ms, op="odd" if number % 2 else "even")
+            suspend(store, run_id_of(number), due_ms, op="odd" if number % 2 else "even")
         store.post(run_id_of(4), "signal", {})
         clock.now = 55
         store.post(run_id_of(4), "signal", {})

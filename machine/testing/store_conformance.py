@@ -36,6 +36,7 @@ from machine.testing.conformance_leases import LeaseConformance
 from machine.testing.conformance_messages import InboxConformance
 from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
+from machine.testing.conformance_signals import SignalConformance
 from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of
 
@@ -46,7 +47,12 @@ def _oversized() -> Artifact:
 
 
 class StoreConformance(
-    LeaseConformance, InboxConformance, DueConformance, KeyConformance, ScheduleConformance
+    LeaseConformance,
+    InboxConformance,
+    DueConformance,
+    SignalConformance,
+    ScheduleConformance,
+    KeyConformance,
 ):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 

@@ -98,6 +98,12 @@ def then(store: Store, run_id: str, *bodies: bytes) -> list[StoredEvent]:
     return events
 
 
+def suspend(store: Store, run_id: str, *due_ms: int | None, op: str = "demo", **terms: Any) -> None:
+    """Append to an empty log what starts a run and suspends it, the second under the terms of an append."""
+    store.append(run_id, 0, log_of(run_id, 1, op=op))
+    store.append(run_id, 1, then(store, run_id, suspended(*due_ms)), **terms)
+
+
 def artifact_of(data: bytes, kind: str = "output") -> Artifact:
     """Return bytes under the id that they hash to."""
     return Artifact(artifact_id(data), kind, data)

@@ -48,7 +48,9 @@ def raw(path):
     """Any other program's connection to a store with something in every table."""
     with SqliteStore(path) as store:
         log = log_of(RUN, 3, info={"invocation_key": "key"})
-        store.append(RUN, 0, log, [Artifact(artifact_id(b"a"), "output", b"a")])
+        store.post_signal("paid", "7", {})
+        store.post_signal("paid", "8", {})
+        store.append(RUN, 0, log, [Artifact(artifact_id(b"a"), "output", b"a")], takes=(1,))
         store.release(store.acquire(RUN, "somebody", 1000))
         store.acquire(OTHER, "somebody", 1000)
         store.post(RUN, "signal", {"a": 1})
@@ -178,6 +180,14 @@ def test_a_path_that_is_not_utf8_works(tmp_path):
         "DELETE FROM inbox",
         "INSERT OR REPLACE INTO inbox VALUES (1, 1, 'x', x'00', 0)",
         "INSERT INTO inbox VALUES (1, 3, 'x', x'00', 0)",
+        "UPDATE signals SET taken_by = 'x'",
+        "UPDATE signals SET taken_by = NULL WHERE number = 1",
+        "UPDATE signals SET taken_by = 'x', value = x'00' WHERE number = 2",
+        "UPDATE signals SET expires_ms = 0 WHERE number = 2",
+        "DELETE FROM signals",
+        "INSERT OR REPLACE INTO signals VALUES (2, 'paid', '7', x'00', 0, NULL, NULL)",
+        "INSERT INTO signals VALUES (4, 'paid', '7', x'00', 0, NULL, NULL)",
+        "INSERT INTO signals VALUES (3, 'paid', '7', x'00', 0, NULL, 'x')",
         "UPDATE secret SET key = x'00'",
         "DELETE FROM secret",
         "INSERT OR REPLACE INTO secret VALUES (1, x'00')",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -76,6 +79,91 @@ def test_a_post_that_fails_leaves_the_run_as_it_was(path):
         assert caught.value.code == Code.STORE_READ_ONLY
         store._session.conn.execute("PRAGMA query_only = OFF")
         assert (store.inbox(RUN), store.due_runs(0)) == ([], [])
+
+
+def test_a_signal_of_other_types_is_damage(path):
+    with SqliteStore(path) as store:
+        store.post_signal("paid", "7", {})
+        with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+            conn.executescript("DROP TRIGGER signals_are_taken_once; UPDATE signals SET value = 'text'")
+        with pytest.raises(CorruptionError, match="signal 1 is damaged"):
+            store.signals()
+
+
+def test_a_wait_for_a_signal_that_is_left_over_is_reported(path):
+    with SqliteStore(path) as store:
+        store.append(RUN, 0, log_of(RUN, 1))
+        with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+            conn.execute("INSERT INTO signal_waits VALUES (1, 'paid', '7')")
+        assert store.integrity_problems() == [f"index: run {RUN} waits for a signal and is not suspended"]
+
+
+TAKER = """
+import json, sys
+from machine.errors import ConcurrencyError
+from machine.stores import SqliteStore
+from machine.testing.store_samples import ANSWER, log_of, then
+
+path, run_id = sys.argv[1:]
+with SqliteStore(path) as store:
+    store.append(run_id, 0, log_of(run_id, 1))
+    sys.stdin.readline()
+    won, refused = [], 0
+    while waiting := store.signals("paid", "7"):
+        try:
+            events = then(store, run_id, ANSWER)
+            store.append(run_id, 1 + len(won), events, takes=(waiting[0].number,))
+        except ConcurrencyError as exc:
+            assert exc.code == "signal_taken", exc
+            refused += 1
+        else:
+            won.append(waiting[0].number)
+print(json.dumps([won, refused]))
+"""
+
+
+def test_two_processes_never_take_one_signal(path):
+    count = 60
+    with SqliteStore(path) as store:
+        for number in range(count):
+            store.post_signal("paid", "7", number)
+    takers = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKER, str(path), run_id_of(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in (1, 2)
+    ]
+    for taker in takers:
+        taker.stdin.write("go\n")
+        taker.stdin.flush()
+    results = [json.loads(taker.communicate(timeout=60)[0]) for taker in takers]
+    assert sorted(number for won, _ in results for number in won) == list(range(1, count + 1))
+    with SqliteStore(path) as store:
+        assert [store.count_events(run_id_of(number)) - 1 for number in (1, 2)] == [
+            len(r[0]) for r in results
+        ]
+        assert store.integrity_problems() == []
+
+
+def test_a_signal_is_found_by_its_index(path):
+    with SqliteStore(path) as store:
+        store.append(RUN, 0, log_of(RUN, 1))
+        seen = []
+        store._session.conn.set_trace_callback(seen.append)
+        store.append(RUN, 1, then(store, RUN, suspended(None)), inbox_seen=0, awaits=[("paid", "7")])
+        store.signals("paid", "7")
+        store.awaiting("paid", "7")
+        store._session.conn.set_trace_callback(None)
+        for statement in seen:
+            if "signal" in statement and statement.startswith("SELECT"):
+                plan = store._session.conn.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+                assert all("SEARCH" in step[3] or "LIST SUBQUERY" in step[3] for step in plan), (
+                    statement,
+                    plan,
+                )
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from machine.errors import Code, ConcurrencyError, CorruptionError, OtherStoreError
-from machine.stores import SqliteStore, sqlite_schema
+from machine.stores import SqliteStore, sqlite_migrations, sqlite_schema
 from machine.testing.store_samples import log_of, run_id_of
 
 RUN, OTHER = run_id_of(1), run_id_of(2)
@@ -59,7 +59,7 @@ def test_a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(path, vers
 
 
 def test_every_version_can_be_read_as_the_newest():
-    assert len(sqlite_schema.ADDED) == len(sqlite_schema.MIGRATIONS) - 1
+    assert len(sqlite_migrations.ADDED) == len(sqlite_schema.MIGRATIONS) - 1
 
 
 # a newer one, or a damaged one
