@@ -181,6 +181,12 @@ class Code(StrEnum):
     STORE_FAILED = "store_failed"
     ARTIFACT_CORRUPT = "artifact_corrupt"
     ARTIFACT_TOO_LARGE = "artifact_too_large"
+    # schedules
+    INVALID_CRON = "invalid_cron"
+    UNKNOWN_TIME_ZONE = "unknown_time_zone"
+    CRON_NOT_INSTALLED = "cron_not_installed"
+    SCHEDULE_EXISTS = "schedule_exists"
+    SCHEDULE_NOT_FOUND = "schedule_not_found"
     # bundles
     BUNDLE_NOT_FOUND = "bundle_not_found"
     BUNDLE_NOT_A_FILE = "bundle_not_a_file"

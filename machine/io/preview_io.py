@@ -47,8 +47,8 @@ class PreviewLog:
     def __init__(self, history: History, load: Callable[[str], bytes]) -> None:
         self.history = copy.copy(history)
         self.history.facts = dict(history.facts)
-        self.floor_ms = 0
         self.history.published = Published(dict(history.published.counts))
+        self.floor_ms = 0
         self.ended: PreviewEnd | None = None
         self._load = load
         self._payloads = Payloads()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
 
-class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions, WaitCalls):
+class IoProvider(StreamCalls, StepCalls, ClientSessions, WaitCalls, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.

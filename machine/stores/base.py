@@ -2,7 +2,7 @@
 
 Promises, held by `machine.testing.StoreConformance` for every backend: **durability** (durable when `append`
 returns), **ordering** (strict per run), **immutability** (never modified, never deleted), **authority** (everything
-else, the index included, can be rebuilt from the log).
+else, the index included, can be rebuilt from the log). Schedules are settings, which users change and delete.
 
 A store never interprets a log. The index, which it stores in addition, is computed by `kernel.run_index`.
 
@@ -22,6 +22,7 @@ import attrs
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow
 from machine.stores.lease import HeldLease, Lease
+from machine.stores.schedule import Schedule
 
 MAX_ARTIFACT_BYTES: Final = 512 * 1024 * 1024
 """The largest artifact a store takes, in bytes."""
@@ -228,6 +229,32 @@ class Store(Protocol):
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
+        ...
+
+    def last_invocation(self, first: str, before: str, *, created_by_ms: int | None = None) -> RunRow | None:
+        """Return the row of the run whose invocation key is the greatest from `first` up to, without, `before`.
+
+        Keys are compared by their characters. With `created_by_ms`, only runs that began by that time count.
+        """
+        ...
+
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Store a schedule, durable on return. Raises `UsageError` (`schedule_exists`) for a name in use."""
+        ...
+
+    def schedules(self) -> list[Schedule]:
+        """Return all schedules, in the order of their names."""
+        ...
+
+    def pause_schedule(self, name: str, *, paused: bool) -> Schedule:
+        """Pause a schedule, or resume it from now on, and return it; durable on return.
+
+        One that is as wanted already is not changed. Raises `NotFoundError` (`schedule_not_found`).
+        """
+        ...
+
+    def remove_schedule(self, name: str) -> None:
+        """Delete a schedule, durable on return; its runs stay. Raises `NotFoundError` (`schedule_not_found`)."""
         ...
 
     def secret_key(self) -> bytes:

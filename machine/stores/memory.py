@@ -42,9 +42,10 @@ from machine.stores.argument_checks import (
 from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 from machine.stores.memory_contents import Contents, MemoryKeys, MemorySignals
+from machine.stores.memory_schedules import MemorySchedules
 
 
-class MemoryStore(MemoryKeys, MemorySignals, Store):
+class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
     """A `Store` in this process's memory.
 
     `shared_with` makes this a second object on another's contents, like two connections to one file: each is closed

@@ -22,6 +22,7 @@ from machine.stores.argument_checks import (
 )
 from machine.stores.base import Signal, StoredEvent
 from machine.stores.lease import HeldLease
+from machine.stores.schedule import Schedule
 
 
 @attrs.define
@@ -44,6 +45,7 @@ class Contents:
     secret_key: bytes = attrs.field(factory=lambda: secrets.token_bytes(32))
     secret_key_id: str | None = None
     data_keys: dict[str, bytes] = attrs.field(factory=dict)
+    schedules: dict[str, Schedule] = attrs.field(factory=dict)
 
     def check_takes(self, run_id: str, numbers: Collection[int]) -> None:
         """Raise `ConcurrencyError` (`signal_taken`) for a signal that cannot be taken. Called with the lock."""

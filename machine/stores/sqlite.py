@@ -18,6 +18,7 @@ from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError, UsageError
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow
+from machine.kernel.run_status import RunStatus
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_due, sqlite_inbox, sqlite_lease
 from machine.stores.argument_checks import (
@@ -46,6 +47,7 @@ from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_keys import SqliteKeys
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
+from machine.stores.sqlite_schedules import SqliteSchedules
 from machine.stores.sqlite_session import Session, url_of
 from machine.stores.sqlite_signals import SqliteSignals
 
@@ -59,7 +61,7 @@ _READ: Final = (
 )
 
 
-class SqliteStore(SqliteKeys, SqliteSignals, Store):
+class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
     """A `Store` in the file at `path`.
 
     `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the death of
@@ -257,8 +259,10 @@ class SqliteStore(SqliteKeys, SqliteSignals, Store):
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status and op id."""
         limit, cursor = check_limit(limit), check_cursor(cursor)
-        # by key, the order of arrival; the + prevents SQLite from sorting all that an index finds
-        terms = [("+status = ?", indexed_status(status)), ("+op_id = ?", op)]
+        # by key, the order of arrival; the + prevents SQLite from sorting all that an index finds: few are running
+        indexed = indexed_status(status)
+        few = indexed == RunStatus.RUNNING
+        terms = [("status = ?" if few else "+status = ?", indexed), ("+op_id = ?", op)]
         given = [(term, text(value)) for term, value in terms if value is not None]
         where = " AND ".join(["key < ?", *(term for term, _ in given)])
         query = f"SELECT key, {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY key DESC LIMIT ?"  # noqa: S608

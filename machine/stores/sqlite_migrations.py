@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from machine.stores.sqlite_schedules import COLUMNS as SCHEDULE_COLUMNS
+
 VERSION_1: Final[tuple[str, ...]] = (
     # The index. All of it but the key can be computed from the log by `kernel.run_index`.
     """
@@ -275,5 +277,6 @@ ADDED: tuple[Added, ...] = (
             "signal_waits (run, name, correlation)",
         ),
     ),
+    Added((), (f"schedules ({SCHEDULE_COLUMNS})",)),
 )
 """The additions of version n + 2 to version n + 1, in `ADDED[n]`: an older file is read as if they were empty."""

@@ -34,6 +34,7 @@ from machine.testing.conformance_due import DueConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
 from machine.testing.conformance_messages import InboxConformance
+from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
 from machine.testing.conformance_signals import SignalConformance
 from machine.testing.store_model import check_against_model
@@ -45,7 +46,14 @@ def _oversized() -> Artifact:
     return Artifact("0" * 64, "output", bytes(MAX_ARTIFACT_BYTES + 1))
 
 
-class StoreConformance(LeaseConformance, InboxConformance, DueConformance, SignalConformance, KeyConformance):
+class StoreConformance(
+    LeaseConformance,
+    InboxConformance,
+    DueConformance,
+    SignalConformance,
+    ScheduleConformance,
+    KeyConformance,
+):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 
     # the log

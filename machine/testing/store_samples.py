@@ -8,9 +8,11 @@ from typing import Any, Final
 import attrs
 
 from machine.canonical import artifact_id
+from machine.config import Target
 from machine.envelope import chain_next, seal
 from machine.events import Artifact
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
+from machine.stores.schedule import CatchUp, Overlap, Schedule
 
 RUN: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 OTHER: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3d"
@@ -105,6 +107,21 @@ def suspend(store: Store, run_id: str, *due_ms: int | None, op: str = "demo", **
 def artifact_of(data: bytes, kind: str = "output") -> Artifact:
     """Return bytes under the id that they hash to."""
     return Artifact(artifact_id(data), kind, data)
+
+
+def schedule_of(name: str, **changes: Any) -> Schedule:
+    """Return a schedule of a name, with some of its fields changed."""
+    fields: dict[str, Any] = {
+        "cron": "30 2 * * *",
+        "tz": "Europe/Berlin",
+        "target": Target("/srv/flow.py:plan", "/srv"),
+        "input": {"a": [1, 2.5, None, "ä"]},
+        "catch_up": CatchUp.ONE,
+        "overlap": Overlap.QUEUE,
+        "created_ms": 1_700_000_000_000,
+        "since_ms": 1_700_000_000_000,
+    }
+    return Schedule(name, **{**fields, **changes})
 
 
 def read_log(store: Store, run_id: str) -> list[StoredEvent]:
