@@ -84,6 +84,7 @@ class LiveLog:
         self._boundaries = boundaries
         self.floor_ms = history.open_waits.latest_ms
         """A time that has passed for sure, once a wait was answered: no later event is before it."""
+        self._passed_ms = 0
         self._inbox = Inbox(store, run_id)
 
     async def emit(
@@ -94,8 +95,8 @@ class LiveLog:
         self._put([(event, now, info) for event in events], payloads)
 
     def now_ms(self) -> int:
-        """Return the time by the clock of the store, never before a time that has passed for sure."""
-        return max(self._store.clock(), self.floor_ms)
+        """Return the time by the clock of the store, never before one that an answer was given at."""
+        return max(self._store.clock(), self._passed_ms)
 
     @property
     def goes_on(self) -> bool:
@@ -111,7 +112,7 @@ class LiveLog:
             return 0
         due = self._inbox.due(self.history, self.load, self.now_ms(), {})
         for fact, payloads, info, at_ms, takes in due:
-            self.floor_ms = max(self.floor_ms, at_ms)
+            self.skip_to(at_ms)
             if takes:
                 self._append_now(fact, info, payloads, takes=takes)
             else:
@@ -121,7 +122,7 @@ class LiveLog:
     def answer(self, wait: OpenWait, payload: Mapping[str, Any]) -> None:
         """Record an answer to a wait that no message gave."""
         fact, payloads, info, at_ms, _ = delivery(WaitAnswer(wait, dict(payload)))
-        self.floor_ms = max(self.floor_ms, at_ms)
+        self.skip_to(at_ms)
         self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
 
     def asked(self, wait: OpenWait) -> Any:
@@ -131,6 +132,7 @@ class LiveLog:
 
     def skip_to(self, ms: int) -> None:
         """Let the time be at least this from now on."""
+        self._passed_ms = max(self._passed_ms, ms)
         self.floor_ms = max(self.floor_ms, ms)
 
     async def suspend(self, event: RunSuspended) -> bool:
