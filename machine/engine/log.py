@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from machine import canonical, codec
 from machine.engine import sleep_timers
@@ -21,11 +21,11 @@ from machine.engine.stop_signal import Control
 from machine.envelope import chain_next, seal
 from machine.errors import StoreError
 from machine.event_bytes import spelled
-from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed
+from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed, WaitBegun
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.open_waits import OpenWait
+from machine.kernel.open_waits import DUE, MESSAGE, OpenWait
 from machine.kernel.state_history import COPIED, StateStatus
 from machine.kernel.wait_answers import WaitAnswer
 from machine.plan import Graph
@@ -34,6 +34,9 @@ from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.state import PlanState
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
+
+_OF_RUN: Final = frozenset({"run_id", "ts_millis", MESSAGE, INBOX_SEEN})
+"""Informational data that a copy in another run has otherwise, or has not: it has an inbox of its own."""
 
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
 """An event to be appended, with its time in milliseconds and its informational data."""
@@ -127,8 +130,11 @@ class LiveLog:
 
     def asked(self, wait: OpenWait) -> Any:
         """Return the request of a wait."""
-        digest = wait.begun.request_digest
-        return canonical.decode_stored(digest, self.load(digest))
+        return self._request(wait.begun.request_digest)
+
+    def _request(self, digest: str, payloads: Payloads | None = None) -> Any:
+        made = None if payloads is None else payloads.items.get(digest)
+        return canonical.decode_stored(digest, self.load(digest) if made is None else made.data)
 
     def skip_to(self, ms: int) -> None:
         """Let the time be at least this from now on."""
@@ -173,7 +179,10 @@ class LiveLog:
         shift = time.time_ns() // 1_000_000 - entries[-1].ts_millis
         drafts: list[Draft] = []
         for entry in entries:
-            info = {name: text for name, text in entry.info.items() if name not in {"run_id", "ts_millis"}}
+            info = {name: text for name, text in entry.info.items() if name not in _OF_RUN}
+            if isinstance(entry.event, WaitBegun) and DUE in info:
+                asked = self._request(entry.event.request_digest, payloads)
+                info[DUE] = str(asked.get("until_ms", int(info[DUE]) + shift))
             if isinstance(entry.event, StateFailed) and entry.event.cut:
                 info[COPIED] = "true"
             drafts.append((entry.event, max(entry.ts_millis + shift, 0), info))

@@ -37,6 +37,7 @@ from machine.events import (
     Entry,
     FactRecorded,
     RunCompleted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -47,6 +48,7 @@ from machine.io.transport import Transports
 from machine.kernel.history import History, fold
 from machine.kernel.linearize import one_after_another
 from machine.kernel.run_status import RunStatus
+from machine.kernel.suspension import of_handlers
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
 from machine.recordings.run_contents import Walked, led_to, seals_beside, sound_parts
@@ -221,6 +223,11 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
     # the end of the run is not shared: the fork reaches its own end
     shared = [entry for entry in entries[:at] if not isinstance(entry.event, RunCompleted)]
     history = fold(shared)
+    if history.status is RunStatus.SUSPENDED and of_handlers(history.waits):
+        # the waits themselves are shared; the fork suspends itself where it has to
+        last = max(index for index, entry in enumerate(shared) if isinstance(entry.event, RunSuspended))
+        del shared[last]
+        history = fold(shared, History(in_seq=False))
     if history.status is RunStatus.SUSPENDED:
         so_far, before = History(), 1
         for entry in shared:

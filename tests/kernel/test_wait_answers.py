@@ -163,7 +163,8 @@ def test_however_often_somebody_looks_the_same_waits_get_the_same_answers(begun,
         for each in due_answers(left, requests, mail[:count], message.ts_millis, {}):
             looked.append(each)
             del left.by_key[each.wait.begun.key]
-            left.heard |= {each.message} - {None}
+            if each.message is not None:
+                left.heard[each.message] = now
 
     def told(found):
         return {
