@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from machine.io.provider import IoProvider as IoProvider
     from machine.io.transport import BaseTransport as BaseTransport
     from machine.io.transport import Transport as Transport
+    from machine.io.waits import Approval as Approval
     from machine.kernel.context import Context as Context
     from machine.plan import Plan as Plan
     from machine.recordings.blame import blame as blame
@@ -87,6 +88,7 @@ _HOMES: Final = {
     "HttpResponse": "machine.io.http_message",
     "IoProvider": "machine.io.provider",
     **dict.fromkeys(("BaseTransport", "Transport"), "machine.io.transport"),
+    "Approval": "machine.io.waits",
     "Context": "machine.kernel.context",
     "Plan": "machine.plan",
     "blame": "machine.recordings.blame",

@@ -256,6 +256,10 @@ class WaitBegun:
     attempt: int
 
 
+INBOX_SEEN: Final = "inbox_seen"
+"""Name in the info of `run_suspended` for the number of the last message that was read, as text."""
+
+
 @attrs.frozen
 class RunSuspended:
     """The run waits for external input and continues only with it.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from machine.io.call_identity import IoResult as IoResult
     from machine.io.exec import ExecResult as ExecResult
     from machine.io.files import FileContent as FileContent
+    from machine.io.waits import Approval as Approval
     from machine.plan import Graph as Graph
     from machine.recordings.blame import Blame as Blame
     from machine.recordings.bundle import Bundle as Bundle
@@ -50,6 +51,7 @@ _HOMES: Final = {
     "ExecResult": "machine.io.exec",
     "FileContent": "machine.io.files",
     "IoResult": "machine.io.call_identity",
+    "Approval": "machine.io.waits",
     "Graph": "machine.plan",
     "Blame": "machine.recordings.blame",
     "Bundle": "machine.recordings.bundle",

@@ -82,3 +82,11 @@ WAIT_KINDS: Final[Mapping[str, type[HandlerWait]]] = {
     f"wait.{cls.type}": cls for cls in typing.get_args(HandlerWait)
 }
 """The waits of handlers, by the namespace of their facts."""
+
+WAITED_FOR: Final[Mapping[str, str]] = {
+    "wait.approval": "an approval",
+    "wait.signal": "a signal",
+    "wait.timer": "a time",
+    "wait.child": "a child run",
+}
+"""The object of each kind of wait in words, by the namespace of its facts."""

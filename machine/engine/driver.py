@@ -22,7 +22,7 @@ from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
-from machine.engine.driver_protocols import DrivenLog, Opening, Second, TimedOut
+from machine.engine.driver_protocols import DrivenLog, Earlier, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.leftover_tasks import Leftovers
 from machine.engine.new_run import begin, going_on
@@ -42,10 +42,11 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.exception_to_error_info import interrupted, orphaned
+from machine.exception_to_error_info import interrupted, orphaned, suspended
 from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
+from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.context import Context
@@ -67,6 +68,8 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Frontier
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.state_history import StateStatus
+from machine.kernel.suspension import of_handlers
 from machine.plan import Graph
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfRun
@@ -104,6 +107,8 @@ class Run:
     """In a replay, returns the exception for an undeclared act of a handler."""
     schedule: Schedule | None = None
     """The schedule of a run with concurrent states, otherwise None."""
+    earlier: Callable[[str, int], Earlier] | None = None
+    """Returns the recorded part of an attempt that was suspended, in a live run."""
     careful: int = 0
     """The number of attempts before which the run waits for the disk, so that one that kills the process is
     recorded."""
@@ -204,7 +209,10 @@ class Run:
             case ScheduleRetry(state_id, attempt, delay_ms):
                 await self._emit(RetryScheduled(state_id, attempt, delay_ms))
             case SuspendRun(waits):
-                await self._emit(RunSuspended(waits))
+                if self.live and of_handlers(waits):
+                    await self.log.suspend(RunSuspended(waits))  # else a message came: it may be an answer
+                else:
+                    await self._emit(RunSuspended(waits))
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):
@@ -251,6 +259,7 @@ class Run:
         if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
+        earlier = await self._earlier(decision)
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
         await self.log.emit([entered], self._merged())
         if self._bounded or self.careful:
@@ -258,7 +267,7 @@ class Run:
             await self._boundary()
         payloads = Payloads()
         try:
-            ending, info = await self._tried(state, decision, payloads)
+            ending, info = await self._tried(state, decision, payloads, earlier)
             if self.second is not None:
                 self.refuse_if_aborted()
                 differs = await self.second.differs(self, decision, ending, payloads)
@@ -275,9 +284,20 @@ class Run:
                 await self._emit(StateFailed(state.id, error), info=behind(exc, self.secrets.attempt()))
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
+        if earlier is not None and (changed := earlier.changed()) is not None:
+            ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
         await self.log.emit([ending], payloads, info)
         if self._bounded and self.schedule is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
+
+    async def _earlier(self, decision: EnterState) -> Earlier | None:
+        """Return the recorded part of an attempt that was suspended and goes on, otherwise None."""
+        known = self.log.history.states.get(decision.state_id)
+        goes_on = known is not None and known.status is StateStatus.SUSPENDED and not known.anew
+        if not goes_on or self.earlier is None:
+            return None
+        await self.log.durable()
+        return self.earlier(decision.state_id, decision.attempt)
 
     async def _boundary(self) -> None:
         """Wait for the disk."""
@@ -288,18 +308,19 @@ class Run:
         await self.log.durable()
 
     async def _tried(
-        self, state: PlanState, decision: EnterState, payloads: Payloads
+        self, state: PlanState, decision: EnterState, payloads: Payloads, earlier: Earlier | None
     ) -> tuple[Event, Mapping[str, str] | None]:
         """Run an attempt and return the event that ends it, with its informational data."""
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
-        secrets = self.secrets.attempt(
-            state.id, followed, but=self.log.history.states[state.id].failed.orphans
-        )
+        orphans = self.log.history.states[state.id].failed.orphans
+        if earlier is not None:
+            orphans = (*orphans, decision.attempt)
+        secrets = self.secrets.attempt(state.id, followed, but=orphans)
         ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
         try:
-            scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets)
+            scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets, earlier)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
             completed = isinstance(ended[0], StateCompleted)
             left = await self._leftovers.used(scope) if self.live and completed else None
@@ -307,6 +328,8 @@ class Run:
             if left is not None:
                 payloads.items.clear()
                 return StateFailed(state.id, secrets.error(left.info)), ending.info()
+        except PutAway:
+            return StateFailed(state.id, suspended(state.id)), ending.info()
         except TimedOut as exc:
             return StateFailed(state.id, exc.info), ending.info(**behind(exc, secrets))
         except (Stopped, KeyboardInterrupt):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
 from machine.config import RunConfig, RunManifest
 from machine.engine import run_reader
 from machine.engine.commit_queue import StandingStill
+from machine.engine.recorder import Recorder
 from machine.errors import Code, ErrorInfo, UsageError
-from machine.events import Entry, Event
+from machine.events import Entry, Event, RunSuspended
 from machine.exception_to_error_info import refused
-from machine.io.attempt_scope import Log, Payloads, Timers
+from machine.io.attempt_scope import AttemptScope, Log, Payloads, Timers
+from machine.io.provider import IoProvider
 from machine.kernel.decisions import EnterState
 from machine.plan import Graph
 from machine.state import PlanState
@@ -51,8 +53,37 @@ class Second(Protocol):
         ...
 
 
-SecondOf: TypeAlias = Callable[[Iterable[Entry]], Second]
-"""Function that creates a second run, given how to read the run's log."""
+class Earlier(Protocol):
+    """The recorded part of an attempt that was put away and goes on: a replay up to its end, live from there."""
+
+    @property
+    def log(self) -> Log:
+        """The log of the attempt: the recording, and from its end on the log of the run."""
+        ...
+
+    def io(self, scope: AttemptScope, live: IoProvider) -> IoProvider:
+        """Return the `io` of the attempt, given the one that it has after the recording."""
+        ...
+
+    def recorder(self, scope: AttemptScope) -> Recorder:
+        """Return the `rec` of the attempt."""
+        ...
+
+    def changed(self) -> ErrorInfo | None:
+        """Return the error of an attempt that does not do again what it did; None when it has."""
+        ...
+
+
+class SecondOf(Protocol):
+    """The maker of replays for a run that is driven."""
+
+    def __call__(self, earlier: Iterable[Entry], /) -> Second:
+        """Return a second run, given the entries of the run so far."""
+        ...
+
+    def earlier(self, entries: Iterable[Entry], state_id: str, attempt: int, live: Log) -> Earlier:
+        """Return the recorded part of a suspended attempt, given the entries of its run and its log."""
+        ...
 
 
 def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: str) -> Second | None:
@@ -66,6 +97,18 @@ def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: s
         )
     known = store.run_exists(run_id)
     return maker((entry for entry, _ in run_reader.entries(store, run_id)) if known else ())
+
+
+def earlier_of(maker: SecondOf | None, store: Store, log: DrivenLog) -> Callable[[str, int], Earlier] | None:
+    """Return what reads the recorded part of a suspended attempt of a run, given the log that it goes on in."""
+    if maker is None:
+        return None
+
+    def earlier(state_id: str, attempt: int) -> Earlier:
+        entries = (entry for entry, _ in run_reader.entries(store, log.history.run_id or ""))
+        return maker.earlier(entries, state_id, attempt, log)
+
+    return earlier
 
 
 class Outside(NamedTuple):
@@ -99,6 +142,10 @@ class DrivenLog(Log, Protocol):
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
         """Return the exception that ends an attempt which exceeded its limit."""
+        ...
+
+    async def suspend(self, event: RunSuspended) -> bool:
+        """Suspend the run for its handlers, and say whether it is: a message may have come. Only in live mode."""
         ...
 
     def outside(self, graph: Graph) -> Outside:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from machine import codec
 from machine.engine import sleep_timers
 from machine.engine.commit_queue import CommitQueue, StandingStill
+from machine.engine.deliver import Inbox
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
 from machine.engine.stop_signal import Control
 from machine.envelope import chain_next, seal
 from machine.errors import StoreError
 from machine.event_bytes import spelled
-from machine.events import Entry, Event, FactRecorded, StateFailed
+from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
@@ -79,13 +80,63 @@ class LiveLog:
         self._failure: BaseException | None = None
         self._behind = behind
         self._boundaries = boundaries
+        self.floor_ms = history.open_waits.latest_ms
+        """A time that has passed for sure, once a wait was answered: no later event is before it."""
+        self._inbox = Inbox(store, run_id)
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
-        now = time.time_ns() // 1_000_000
+        now = max(time.time_ns() // 1_000_000, self.floor_ms)
         self._put([(event, now, info) for event in events], payloads)
+
+    def now_ms(self) -> int:
+        """Return the time by the clock of the store, never before a time that has passed for sure."""
+        return max(self._store.clock(), self.floor_ms)
+
+    def deliver(self) -> int:
+        """Record the answers that open waits have by now, and return how many."""
+        if not self.history.open_waits.by_key or self.history.final or self._control.cancelling:
+            return 0
+        due = self._inbox.due(self.history, self.load, self.now_ms(), {})
+        for fact, payloads, info, at_ms, takes in due:
+            self.floor_ms = max(self.floor_ms, at_ms)
+            if takes:
+                self._append_now(fact, info, payloads, takes=takes)
+            else:
+                self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
+        return len(due)
+
+    async def suspend(self, event: RunSuspended) -> bool:
+        """Suspend the run, durably, unless a message came that was not looked at yet; say whether it is."""
+        seen = self._inbox.seen
+        awaits = self._inbox.awaits(self.history, self.load)
+        return self._append_now(event, {INBOX_SEEN: str(seen)}, inbox_seen=seen, awaits=awaits)
+
+    def _append_now(
+        self, event: Event, info: Mapping[str, str], payloads: Payloads | None = None, **terms: Any
+    ) -> bool:
+        """Append an event on terms that depend on what others do meanwhile; say whether it is in the log."""
+        if (reason := self.abort()) is not None:
+            raise reason
+        run_id, now = self._run_id, max(time.time_ns() // 1_000_000, self.floor_ms)
+        seq, body = self.history.head_seq + 1, codec.encode_event(event)
+        data = seal(seq, body, run_id, now, info)
+        chain = chain_next(self._chain, data)
+        artifacts = () if payloads is None else list(payloads.items.values())
+        if not self._queue.append_now(StoredEvent(seq, data, chain), artifacts, **terms):
+            return False
+        self._chain = chain
+        self._note(Entry(seq, event, body, run_id, now, {**info, "run_id": run_id, "ts_millis": now}))
+        return True
+
+    def _note(self, entry: Entry, *, notify: bool = True) -> None:
+        self.history.advance(entry)
+        if self._second is not None:
+            self._second.note(entry)
+        if notify:
+            self._on_entry(entry)
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
         """Queue events of another run unchanged, with their times shifted so that the last one is now.
@@ -117,12 +168,9 @@ class LiveLog:
                 self._chain = chain = chain_next(self._chain, data)
                 sealed.append(StoredEvent(seq, data, chain))
                 said = {"run_id": run_id, "ts_millis": now}
-                entry = Entry(seq, event, body, run_id, now, {**info, **said} if info else said)
-                history.advance(entry)
-                if self._second is not None:
-                    self._second.note(entry)
-                if notify:
-                    self._on_entry(entry)
+                self._note(
+                    Entry(seq, event, body, run_id, now, {**info, **said} if info else said), notify=notify
+                )
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
@@ -136,7 +184,12 @@ class LiveLog:
             check.refuse_in_log((kind, data) for _, kind, data in payloads.items.values())
 
     def outside(self, graph: Graph) -> Outside:
-        """Return the plan as given, and whether the run was cancelled or has lost secrets that it needs."""
+        """Return the plan as given, and whether the run was cancelled or has lost secrets that it needs.
+
+        Waits whose answers have come meanwhile have them in the log then.
+        """
+        if self.history.open_waits.by_key:
+            self.deliver()
         lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
         return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
 

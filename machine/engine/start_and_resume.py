@@ -16,7 +16,7 @@ from machine.config import Durability, RunConfig, RunManifest, Target, check_sta
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.driver import Run
-from machine.engine.driver_protocols import Opening, SecondOf, second_of
+from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
@@ -352,6 +352,7 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
+                earlier=earlier_of(watched.second, store, log),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             await driven.drive()

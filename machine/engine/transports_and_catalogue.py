@@ -26,6 +26,7 @@ from machine.kernel.published import PUBLISH
 from machine.plan import Plan
 from machine.recorded_clients import Clients
 from machine.secrets.secret_value import SECRET
+from machine.waits import WAIT_KINDS
 
 _TRANSPORTS: Final = "transports"
 _CATALOGUE: Final = "catalogue"
@@ -158,7 +159,7 @@ def _namespaces(history: History) -> Iterable[str]:
     """Return the namespaces that the facts and effects of a run came through."""
     facts = {fact.namespace for fact in history.facts.values()}
     sent = {namespace for _, namespace, _ in history.sent if namespace is not None}
-    return (facts | sent) - {VALUE_NAMESPACE, PUBLISH, VERSION}
+    return (facts | sent) - {VALUE_NAMESPACE, PUBLISH, VERSION, *WAIT_KINDS}
 
 
 def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:

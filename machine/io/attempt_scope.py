@@ -21,6 +21,7 @@ from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
+from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
@@ -28,6 +29,9 @@ from machine.kernel.io_in_step import refuse_in_step
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
+
+OWN_THREADS = "machine "
+"""The beginning of the names of the threads that this library begins."""
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler gets to settle before it receives the next outcome."""
@@ -64,6 +68,8 @@ class Log(Protocol):
     """The destination of a run's events: a store when the run is live, the recording when it is replayed."""
 
     history: History
+    floor_ms: int
+    """A time that has passed for sure, in milliseconds since the epoch."""
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -81,6 +87,10 @@ class Log(Protocol):
 
     def abort(self) -> BaseException | None:
         """Return the reason why the run cannot continue, even if a handler suppressed it; None when it can."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the time by the clock of the store, in milliseconds since the epoch."""
         ...
 
     def load(self, artifact_id: str) -> bytes:
@@ -128,11 +138,12 @@ class SettleBarrier:
     mode and in replay alike, so that it observes exactly the recorded order of a race.
     """
 
-    __slots__ = ("_blocking", "_others")
+    __slots__ = ("_blocking", "_others", "_threads")
 
     def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
         self._others = others
         self._blocking = blocking
+        self._threads = threading.enumerate() if blocking else ()
 
     @property
     def alone(self) -> bool:
@@ -141,6 +152,14 @@ class SettleBarrier:
         if self._blocking:
             started.discard(asyncio.current_task())
         return not started
+
+    def other_threads(self) -> bool:
+        """Say whether a plain handler may have begun threads: any is there that was not, and is none of ours."""
+        known = set(self._threads)
+        return any(
+            thread not in known and not thread.name.startswith(OWN_THREADS)
+            for thread in threading.enumerate()
+        )
 
     async def settle(self) -> None:
         """Let the handler's other tasks run until they wait."""
@@ -197,6 +216,12 @@ class AttemptScope:
     """The error for the first use of `io` or `rec` after the handler returned."""
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
+    main: Any = None
+    """The task in which the handler runs, None on another kind of event loop."""
+    put_away: bool = False
+    """True from the moment the attempt is put away because its handler waits for external input."""
+    interrupts: int = 0
+    """The times its own task was cancelled so that it ends."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
@@ -259,6 +284,8 @@ class AttemptScope:
             raise reason
         self.refuse_undeclared()
         if self.closed or self.ending:
+            if self.put_away:
+                raise PutAway
             if self.begun.here:
                 self.leave_behind(f"{did} {', '.join(str(getattr(one, 'name', one)) for one in what)}")
             raise self.ended()

@@ -13,6 +13,7 @@ from machine.ids import RESERVED_FACT_PREFIX, piece_key
 from machine.io.attempt_scope import Payloads
 from machine.io.transaction_answers import Place
 from machine.secrets.stored_call import Asked
+from machine.waits import WAIT_KINDS
 
 VALUE_NAMESPACE: Final = "value"
 """Namespace of values that a handler obtained without `io`."""
@@ -119,4 +120,6 @@ class IoResult:
 
 def path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:
     """Return the key of a call without an explicit one: its state and attempt, and its number among equal calls."""
+    if namespace in WAIT_KINDS:  # without the attempt, so that a later one finds the answer
+        return f"{RESERVED_FACT_PREFIX}{state_id}/{namespace.replace('.', '/')}/{digest}/{occurrence}"
     return f"{RESERVED_FACT_PREFIX}{state_id}/{attempt}/{namespace}/{digest}/{occurrence}"

@@ -22,6 +22,7 @@ from machine.io.step_transport import STEP
 from machine.kernel.history import History
 from machine.kernel.published import Published
 from machine.secrets.secret_value import SECRET
+from machine.waits import WAITED_FOR
 
 _READS: Final = frozenset({"http", "file.read", OPEN, "clock.now", "random.bytes", "env", SECRET})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
@@ -47,6 +48,7 @@ class PreviewLog:
         self.history = copy.copy(history)
         self.history.facts = dict(history.facts)
         self.history.published = Published(dict(history.published.counts))
+        self.floor_ms = 0
         self.ended: PreviewEnd | None = None
         self._load = load
         self._payloads = Payloads()
@@ -76,6 +78,10 @@ class PreviewLog:
         held = self._payloads.items.get(artifact_id)
         return held.data if held is not None else self._load(artifact_id)
 
+    def now_ms(self) -> int:
+        """Return 0: a preview waits for no time."""
+        return 0
+
     def seal(self, key: str) -> bytes | None:
         """Return the seal of a fact of the run: None without one, empty when it is missing."""
         artifact_id = self.history.sealed.payloads.get(key)
@@ -89,6 +95,11 @@ class PreviewLog:
 
 class PreviewIo(LiveIo):
     """The `io` of a preview, which performs safe reads and ends the preview at the first other call."""
+
+    async def _answer(self, call: Call) -> FactRecorded:
+        log = self._scope.log
+        assert isinstance(log, PreviewLog)
+        log.end(None, f"it waits for {WAITED_FOR[call.namespace]}")
 
     async def _obtain(self, call: Call) -> FactRecorded:
         if call.continues:

@@ -34,10 +34,12 @@ from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
 from machine.io.versions import Versions
+from machine.io.waits import WaitCalls
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_call import Asked, unopened
 from machine.state import SideEffects
+from machine.waits import WAIT_KINDS
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import engine_at_work
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
 
-class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions):
+class IoProvider(StreamCalls, StepCalls, ClientSessions, WaitCalls, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
@@ -69,6 +71,9 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions):
 
     def _asked(self, namespace: str, request: Any, raw: bytes, rules: RequestRules) -> Asked:
         """Return the recorded form of a request, which is also compared and matched, given its canonical bytes."""
+        if namespace in WAIT_KINDS:  # a question that nobody reads back
+            data = canonical.encode(self._scope.secrets.said(request))
+            return Asked(data, data)
         asked = unprofiled(self._scope.secrets.asked, namespace, raw)
         if namespace != "http":
             return asked
@@ -159,8 +164,8 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions):
 
         Any exit status is a result; `check()` turns a non-zero one into an error.
         """
-        request = exec.exec_request(argv, stdin=stdin, env=env, timeout=timeout, **options)
-        return exec.ExecResult.from_json((await self.call("exec", request, fact_key)).response)
+        asked = exec.exec_request(argv, stdin=stdin, env=env, timeout=timeout, **options)
+        return exec.ExecResult.from_json((await self.call("exec", asked, fact_key)).response)
 
     async def read_file(
         self,
@@ -177,18 +182,13 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, Publishing, Versions):
         self, path: str | os.PathLike[str], data: str | bytes, *, fact_key: str | None = None
     ) -> int:
         """Replace a file atomically and return the bytes written. Needs `side_effects="apply_side_effect"`."""
-        result = await self.call("file.write", files.write_request(path, data), fact_key)
-        count: int = result.response["bytes"]
-        return count
+        written = (await self.call("file.write", files.write_request(path, data), fact_key)).response
+        return int(written["bytes"])
 
     async def now(self) -> int:
         """Return the time in whole milliseconds since the epoch."""
         now: int = (await self.call("clock.now", clock.now_request())).response
         return now
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait for a number of seconds. In replay this returns at once."""
-        await self.call(clock.SLEEP, clock.sleep_request(seconds))
 
     async def random_bytes(self, n: int) -> bytes:
         """Return `n` bytes (1 to 65536) from the operating system's generator."""

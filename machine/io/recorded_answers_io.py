@@ -17,9 +17,9 @@ from machine.exception_to_error_info import describe
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.io.fork_io import Past, SharedIo
-from machine.io.live_io import cancelled
 from machine.io.request_identity import RequestRules
 from machine.io.transport import AbsentTransport
+from machine.io.waits import cancelled
 from machine.secrets.stored_call import Asked
 
 ANSWERED_BY: Final = "answered_by"

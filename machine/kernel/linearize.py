@@ -8,9 +8,12 @@ was suspended and went on is one attempt, so a replay makes it in one go; its su
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from machine.events import (
     Entry,
+    Event,
+    FactRecorded,
     RunResumed,
     RunSuspended,
     StateCompleted,
@@ -19,6 +22,7 @@ from machine.events import (
     StateSkipped,
 )
 from machine.kernel.suspension import of_handlers
+from machine.waits import WAIT_KINDS
 
 
 def without_suspensions(entries: Iterable[Entry]) -> list[Entry]:
@@ -49,6 +53,43 @@ def without_suspensions(entries: Iterable[Entry]) -> list[Entry]:
                 continue
         left.append(entry)
     return [entry for entry in left if entry is not None]
+
+
+def put_away_ms(entries: Iterable[Entry]) -> int:
+    """Return for how long an attempt in one piece was not driven: until its answers, and from them on."""
+    return sum(
+        later.ts_millis - earlier.ts_millis
+        for earlier, later in pairwise(entries)
+        if _is_answer(earlier.event) or _is_answer(later.event)
+    )
+
+
+def _is_answer(event: Event) -> bool:
+    return isinstance(event, FactRecorded) and event.namespace in WAIT_KINDS
+
+
+def parts_of_attempt(
+    entries: Iterable[Entry], state_id: str, attempt: int
+) -> tuple[list[Entry], list[Entry]]:
+    """Return what came before an attempt that was suspended, and its own entries in one piece.
+
+    Facts that its waits were answered with belong to it; what other states did since does not.
+    """
+    before: list[Entry] = []
+    own: list[Entry] = []
+    for entry in entries:
+        event = entry.event
+        if own:
+            suspended = isinstance(event, StateFailed) and event.suspended
+            if getattr(event, "state_id", None) == state_id and not (
+                suspended or isinstance(event, StateEntered)
+            ):
+                own.append(entry)
+        elif isinstance(event, StateEntered) and (event.state_id, event.attempt) == (state_id, attempt):
+            own.append(entry)
+        else:
+            before.append(entry)
+    return before, own
 
 
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:

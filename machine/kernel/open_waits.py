@@ -46,6 +46,8 @@ class OpenWaits:
     by_key: dict[str, OpenWait] = attrs.field(factory=dict)
     heard: set[int] = attrs.field(factory=set)
     """The numbers of the messages that facts have handed out."""
+    latest_ms: int = 0
+    """The time of the last answer, in milliseconds since the epoch; 0 without one."""
 
     def begin(self, entry: Entry, event: WaitBegun) -> None:
         """Open a wait. Raises `LogError` when its attempt has begun it already."""
@@ -71,6 +73,7 @@ class OpenWaits:
         if asked != (event.state_id, event.attempt, event.namespace, event.request_digest):
             text = f"the fact {event.key!r} is no answer to the wait of that key"
             raise LogError(entry.seq, text, code=Code.LOG_WAIT)
+        self.latest_ms = max(self.latest_ms, entry.ts_millis)
         if (number := _number(entry, MESSAGE)) is not None:
             self.heard.add(number)
 

@@ -19,11 +19,12 @@ from machine.engine.reporter import Reporter
 from machine.errors import Code, ErrorInfo
 from machine.events import Entry, Event, StateCompleted, StateEntered, StateFailed
 from machine.exception_to_error_info import refused
-from machine.io.attempt_scope import Payloads
+from machine.io.attempt_scope import Log, Payloads
 from machine.kernel.decisions import EnterState
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
 from machine.recordings.divergence_cause import UNDECLARED
 from machine.recordings.divergence_text import lines
+from machine.recordings.going_on import EarlierPart
 from machine.recordings.replay import provider_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
@@ -63,6 +64,11 @@ class SecondRun:
         self._entries.append(entry)
         if not self._inside:
             self._log.pass_over()
+
+    @staticmethod
+    def earlier(entries: Iterable[Entry], state_id: str, attempt: int, live: Log) -> EarlierPart:
+        """Return the recorded part of a suspended attempt, given the entries of its run and its log."""
+        return EarlierPart(entries, state_id, attempt, live)
 
     async def differs(
         self, run: FirstRun, decision: EnterState, ending: Event, payloads: Payloads

@@ -24,7 +24,7 @@ from machine.io.replay_io import ReplayIo
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transports
 from machine.kernel.history import History
-from machine.kernel.linearize import blocks_of
+from machine.kernel.linearize import blocks_of, without_suspensions
 from machine.plan import Graph, Plan
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
 from machine.recordings.divergence_cause import explained
@@ -81,6 +81,8 @@ class Recorded:
     """The opener of its secrets, if known."""
     touches: bool = False
     """True when the caller allowed handlers to repeat external changes without `io`."""
+    left_out: int = 0
+    """The number of events that are a matter of timing, and not among the entries: suspensions."""
 
     @classmethod
     def of(
@@ -108,14 +110,17 @@ class Recorded:
         if undeclared_io is not None:
             config = attrs.evolve(config, undeclared_io=undeclared_io)
         check = LogCheck(store.get, joins=False, plan=graph, history=History(digested=False))
-        entries = [entry for entry, _ in run_reader.checked(store, run_id, check)]
+        whole = [entry for entry, _ in run_reader.checked(store, run_id, check)]
+        entries = without_suspensions(whole)
         blocks: list[list[Entry]] = []
         if started.max_concurrency is not None:
             blocks = blocks_of(entries)
             entries = [entry for place in order or range(len(blocks)) for entry in blocks[place]]
         built = run_reader.provenance_of(store, first)
         touches = undeclared_io is not None and config.undeclared_io is UndeclaredIo.ALLOW
-        return cls(run_id, entries, started, manifest, config, built, blocks, open_keys(store), touches)
+        left_out = len(whole) - len(entries)
+        keys = open_keys(store)
+        return cls(run_id, entries, started, manifest, config, built, blocks, keys, touches, left_out)
 
 
 @with_default_store()
@@ -161,6 +166,7 @@ async def replay_in(
     divergence: Divergence | None = None
     built: BuildProvenance | None = None
     secrets: OfRun | None = None
+    left_out = 0
     try:
         recording = Recorded.of(store, run_id, graph, undeclared_io, order)
         built = recording.built
@@ -169,6 +175,7 @@ async def replay_in(
         reporter.starting(run_id, graph)
         secrets = secrets_for(recording, log)
         await reproduce(recording, first_graph, log, provided=provided, reporter=reporter, secrets=secrets)
+        left_out = recording.left_out
         divergence = log.divergence  # of work that a handler left behind and nobody awaits
     except Diverged as exc:
         divergence = _damage(store, run_id) or exc.divergence
@@ -183,7 +190,7 @@ async def replay_in(
         run_id=run_id,
         identical=divergence is None,
         digest=log.history.digest(graph.order),
-        events=log.history.head_seq,
+        events=log.history.head_seq + left_out,
         status=log.history.status.value,
         divergence=divergence,
         secrets=None if secrets is None else secrets.told,
