@@ -91,7 +91,7 @@ class WorkResult:
         return {"counts": dict(self.counts), "left_alone": self.left_alone}
 
 
-@with_default_store(create=True)
+@with_default_store()
 async def work(
     targets: Sequence[str] = (),
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,8 +19,9 @@ from machine.engine.work import Worker, WorkReporter
 from machine.engine.work_stop import Stop
 from machine.errors import Code, OtherStoreError, PlanError, UsageError
 from machine.stores import MemoryStore, SqliteStore
+from machine.stores.lease import wall_clock
 from machine.target import Loaded
-from machine.testing.store_samples import run_id_of, suspend
+from machine.testing.store_samples import Clock, run_id_of, suspend
 
 LONG = 30
 
@@ -451,3 +453,86 @@ def test_runs_that_wait_cost_a_worker_no_look_at_their_logs(tmp_path, plans):
         work(store, plans)
         assert looks == []
         assert len(statements) == 3, "what is due, what nobody drives, and the schedules"
+
+
+# waits
+
+
+def waiting(store, plans, seconds=3600.0, times=1, done=None):
+    """Return runs of a plan that sleep for so long, and the list of what they did afterwards."""
+    plan = Plan("sleeps")
+    done = [] if done is None else done
+
+    @plan.state("a.sleeps")
+    async def sleeps(ctx, io):
+        await io.sleep(seconds)
+        done.append(1)
+
+    target = plans.add(plan)
+    results = [machine.run(plan, store=store, target=target) for _ in range(times)]
+    assert {result.status for result in results} == {"suspended"}
+    return [result.run_id for result in results], done
+
+
+def test_a_timer_fires_once_it_is_due_and_not_before(store, plans):
+    store.clock = Clock(store.clock())
+    ids, done = waiting(store, plans, times=3)
+    store.clock.now += 3_590_000
+    assert work(store, plans)[0].counts == {}
+    store.clock.now += 20_000
+    result, reports = work(store, plans)
+    assert (result.counts, len(done)) == ({"completed": 3}, 3)
+    assert sorted(reports.runs) == sorted((run_id, "completed") for run_id in ids)
+
+
+def test_of_four_workers_one_fires_each_timer(tmp_path, plans):
+    path, now = tmp_path / "runs.db", Clock(wall_clock())
+    with SqliteStore(path, clock=now) as store:
+        _, done = waiting(store, plans, times=6)
+    now.now += 3_610_000
+    ready = threading.Barrier(4)
+
+    def one(_):
+        with SqliteStore(path, clock=now) as own:
+            ready.wait(LONG)
+            return work(own, plans, concurrency=3)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(one, range(4)))
+    assert len(done) == 6
+    assert sum(result.counts.get("completed", 0) for result, _ in results) == 6
+    assert [reports.failures for _, reports in results] == [[]] * 4
+
+
+def test_a_worker_waits_for_a_timer_of_the_next_second_no_longer_than_needed(store, plans, monkeypatch):
+    store.clock = Clock(store.clock())
+    waiting(store, plans)
+    store.clock.now += 3_600_000 - 500
+    worker = Worker(store, PlanLoader(plans.load))
+    waits = []
+
+    class Woken:
+        def __init__(self):
+            self.set = lambda: None
+
+        async def wait(self, seconds):
+            waits.append(seconds)
+            store.clock.now += int(seconds * 1000) + 1
+            await anyio.sleep(0.001)
+
+        def listening(self, stop):
+            stops.append(stop)
+            return contextlib.nullcontext()
+
+    stops = []
+    monkeypatch.setattr("machine.engine.work.Wake", Woken)
+
+    class Stopping(Reports):
+        def ended(self, result):
+            super().ended(result)
+            stops[0].ask()
+
+    worker._reporter = reports = Stopping()
+    anyio.run(worker.work)
+    assert [status for _, status in reports.runs] == ["completed"]
+    assert 0.3 < waits[0] <= 0.6

@@ -191,6 +191,17 @@ def test_an_instant_that_overlaps_the_last_run_is_skipped_or_waits(store, overla
     assert started(store)[1:] == [f"n:2026-06-01T{hour}:00:00Z" for hour in then]
 
 
+def test_a_schedule_that_is_added_again_starts_no_instant_again(store):
+    add(store)
+    store.clock.now = ms("2026-06-01 01:00:05")
+    assert fire(store)[0].counts == {"completed": 1}
+    store.remove_schedule("n")
+    add(store, since_ms=ms("2026-06-01 00:30"), catch_up=CatchUp.ALL, input={"n": 0})
+    assert fire(store)[0].counts == {}
+    store.clock.now += HOUR
+    assert fire(store)[1].runs[0].context == {"n": 0, "counted": 1}
+
+
 def test_a_schedule_whose_plan_cannot_be_loaded_is_reported_once_and_starts_nothing(store):
     add(store)
     add(store, "other", target=Target("/plans/other.py:plan", "/plans"))
