@@ -33,7 +33,6 @@ from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, Sto
 from machine.testing.conformance_due import DueConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
-from machine.testing.conformance_messages import InboxConformance
 from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
 from machine.testing.conformance_signals import SignalConformance
@@ -47,12 +46,7 @@ def _oversized() -> Artifact:
 
 
 class StoreConformance(
-    LeaseConformance,
-    InboxConformance,
-    DueConformance,
-    SignalConformance,
-    ScheduleConformance,
-    KeyConformance,
+    LeaseConformance, DueConformance, SignalConformance, ScheduleConformance, KeyConformance
 ):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 
