@@ -65,9 +65,9 @@ class RecordedTransport(HttpxTransport):
     """The recording of one transport of a client by one `io`."""
 
     def __init__(self, io: ClientCalls) -> None:
-        rules = io.scope.requests
+        rules = io.scope.run.requests
         opening = partial(io.open_client_stream, rules=rules)
-        super().__init__(opening, io.sensitive, settles=not rules.by_default, loop=io.scope.loop)
+        super().__init__(opening, io.sensitive, settles=not rules.by_default, loop=io.scope.run.loop)
         self.io = io
 
     async def record(self, request: Any, send: Callable[[Any], Any]) -> Any:

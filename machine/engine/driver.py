@@ -292,7 +292,9 @@ class Run:
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
-        secrets = self.secrets.attempt(state.id, followed, but=self.log.history.states[state.id].orphans)
+        secrets = self.secrets.attempt(
+            state.id, followed, but=self.log.history.states[state.id].failed.orphans
+        )
         ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets)

@@ -22,7 +22,8 @@ from machine.event_bytes import spelled
 from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
-from machine.kernel.history import COPIED, History
+from machine.kernel.history import History
+from machine.kernel.state_history import COPIED
 from machine.plan import Graph
 from machine.secrets.both_formats import OfRun
 from machine.secrets.format_1.run_secrets import Format1RunSecrets

@@ -384,7 +384,7 @@ def result_of(
     if snapshot_id is not None:
         known = at_hand is not None and at_hand.id == snapshot_id
         snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
-    failed = [state.error for state in history.states.values() if state.status is StateStatus.FAILED]
+    failed = [state.failed.error for state in history.states.values() if state.status is StateStatus.FAILED]
     # an attempt interrupted because another failed is not why the run failed
     failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
     return RunResult(

@@ -124,7 +124,7 @@ class StreamCalls(ABC):
 
         It comes in pieces if the transport of `namespace` can do so (`Streaming`), else as a whole.
         """
-        rules = self._scope.requests.of_call(namespace, ignore)
+        rules = self._scope.run.requests.of_call(namespace, ignore)
         return await self._opened(namespace, request, fact_key, rules)
 
     async def open_client_stream(self, namespace: str, request: Any, rules: RequestRules) -> CallStream:
