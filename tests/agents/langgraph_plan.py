@@ -1,11 +1,8 @@
 """A plan whose graphs of LangGraph have a model and tools that reach a server."""
 
 import httpx
-from clerk import Clerk
-from langchain_core.runnables import RunnableLambda
+from clerk import Clerk, asking
 from langchain_core.tools import tool
-from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode, tools_condition
 
 from machine import Plan
 from machine.agents.langgraph import recorded_model, recorded_tools
@@ -38,21 +35,7 @@ def graph_at(url, called):
 
     tools = recorded_tools([price, buy], effects=["buy"])
     clerk = RemoteClerk(url=url, tool=called, args={"name": "tea"})
-    model = recorded_model(clerk).bind_tools(tools)
-
-    def ask(state):
-        return {"messages": [model.invoke(state["messages"])]}
-
-    async def ask_async(state):
-        return {"messages": [await model.ainvoke(state["messages"])]}
-
-    builder = StateGraph(MessagesState)
-    builder.add_node("ask", RunnableLambda(ask, afunc=ask_async))
-    builder.add_node("tools", ToolNode(tools))
-    builder.add_edge(START, "ask")
-    builder.add_conditional_edges("ask", tools_condition)
-    builder.add_edge("tools", "ask")
-    return builder.compile()
+    return asking(recorded_model(clerk), tools)
 
 
 @plan.state("ask.price", side_effects="read_only_io")
