@@ -54,6 +54,11 @@ def redact(
     whole document stands under, where there is one (of `env`, the variable). The sure values of `beyond` are
     replaced too, where nothing else is; they give no other value its name.
     """
+    if not (known or beyond or under) and namespace != SECRET:
+        from machine.secrets.plain_documents import is_plain_document  # noqa: PLC0415 - as for `findings`
+
+        if is_plain_document(rules, document):
+            return Redacted(document, [], [])
     place = ROOT
     if namespace == SECRET and not request:
         under, place = under or SECRET, Place(name=under or SECRET, strength=Strength.OWN)
