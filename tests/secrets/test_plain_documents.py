@@ -88,3 +88,9 @@ def test_no_document_with_a_secret_is_plain():
     found = [case for case in cases if is_plain_document(RULES, case.document)]
     assert [case for case in found if walked(case.document, RULES, pytest.MonkeyPatch()).edits] == []
     assert len(found) < len(cases) / 2
+
+
+def test_a_name_that_is_stored_escaped_is_not_plain():
+    rules = rules_of(SecretPolicy(allow=["secret"]))
+    assert is_plain_document(rules, {"secret": "tea"})
+    assert not is_plain_document(rules, {"$secret": "tea"})
