@@ -23,6 +23,7 @@ class Code(StrEnum):
     CIRCULAR_DEPENDENCY = "circular_dependency"
     DANGLING_DEPENDENCY_TAG = "dangling_dependency_tag"
     MISSING_IDEMPOTENCY_KEY = "missing_idempotency_key"
+    UNUSED_IDEMPOTENCY_KEY = "unused_idempotency_key"
     MISSING_RECONCILE = "missing_reconcile"
     OP_ID_MISMATCH = "op_id_mismatch"
     PLAN_SEALED = "plan_sealed"

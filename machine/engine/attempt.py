@@ -110,7 +110,8 @@ class Attempts:
                         scope.limit.deadline = anyio.current_time() + 2 * seconds
                         self._patient_until = due + seconds
                     outcome = await self._work(scope, ctx, io, rec, cancellations)
-                scope.databases.refuse_left_open(scope)
+                if (databases := scope.opened_databases) is not None:
+                    databases.refuse_left_open(scope)
                 if not self._cut(scope, cancellations):
                     scope.returned = self.live
                     return scope, outcome

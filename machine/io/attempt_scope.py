@@ -7,7 +7,7 @@ import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import attrs
@@ -31,6 +31,10 @@ from machine.state import PlanState, SideEffects
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler gets to settle before it receives the next outcome."""
+
+
+_opening: Final = threading.Lock()
+"""Held while an attempt makes its `Databases` or its `CallCounts`."""
 
 
 class Payloads:
@@ -193,16 +197,28 @@ class AttemptScope:
     """The error for the first use of `io` or `rec` after the handler returned."""
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
-    databases: Databases = attrs.field(factory=Databases)
-    """The connections of the attempt to databases."""
+    opened_databases: Databases | None = attrs.field(default=None, init=False)
+    """What `databases` has made, None as long as nobody has asked for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
+    """What `counts` has made: most attempts make no call."""
 
     @property
     def counts(self) -> CallCounts:
         """The calls that the attempt has made so far, counted."""
-        if self._counts is None:  # most attempts make none
-            self._counts = CallCounts()
+        if self._counts is None:
+            with _opening:
+                if self._counts is None:
+                    self._counts = CallCounts()
         return self._counts
+
+    @property
+    def databases(self) -> Databases:
+        """The connections of the attempt to databases, made when they are first asked for, in any thread."""
+        if self.opened_databases is None:
+            with _opening:
+                if self.opened_databases is None:
+                    self.opened_databases = Databases()
+        return self.opened_databases
 
     @property
     def keeps_all(self) -> bool:

@@ -203,4 +203,5 @@ class StreamCalls(ABC):
         await self._handing.end()
         for stream in list(self._open_streams.values()):
             await stream.aclose()
-        self._scope.databases.abandon()
+        if (databases := self._scope.opened_databases) is not None:
+            databases.abandon()
