@@ -198,9 +198,9 @@ class AttemptScope:
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
-    """What `databases` has made, None as long as nobody has asked for it: most attempts have no database."""
+    """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
-    """What `counts` has made: most attempts make no call."""
+    """The result of `counts`, None until somebody asks for it: most attempts make no call."""
 
     @property
     def counts(self) -> CallCounts:
