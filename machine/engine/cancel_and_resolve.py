@@ -72,7 +72,7 @@ async def resolve(
         secrets = secrets_of(store, run_id, _manifest(store, history))
         recalled(history, secrets, store.get)
         fact, payloads, info = resolution(intent, request, answer, intent.attempt, secrets.attempt())
-        log = _log(store, keeper, history, chain, secrets)
+        log = operator_log(store, keeper, history, chain, secrets)
         await log.emit([fact], payloads, info)
         log.close()
     return history.unanswered
@@ -133,7 +133,7 @@ async def _cancel_here(store: Store, run_id: str) -> RunResult:
     with Keeper(store, run_id) as keeper:
         await end_left(run_id)
         history, chain = run_reader.folded(store, run_id)
-        log = _log(store, keeper, history, chain, None)
+        log = operator_log(store, keeper, history, chain)
         while True:
             match close_open_attempts(history):
                 case RecoverOrphan(state_id):
@@ -151,7 +151,10 @@ def _manifest(store: Store, history: History) -> RunManifest:
     return run_reader.manifest_of(store, history.started)
 
 
-def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun | None) -> LiveLog:
+def operator_log(
+    store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun | None = None
+) -> LiveLog:
+    """Return the log of a run for a command that writes to it while no driver does."""
     return LiveLog(
         store,
         keeper.run_id,

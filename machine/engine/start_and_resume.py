@@ -368,7 +368,10 @@ async def drive(
                 check=checks,
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
+            before = history.head_seq
             await driven.drive()
+            if history.head_seq == before:  # whatever it was due for, it cannot continue
+                log.set_aside()
         finally:
             log.close()
     order = graph.order

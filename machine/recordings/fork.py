@@ -46,7 +46,7 @@ from machine.ids import RunId
 from machine.io.attempt_scope import Payloads
 from machine.io.transport import Transports
 from machine.kernel.history import History, fold
-from machine.kernel.linearize import one_after_another
+from machine.kernel.linearize import one_after_another, without_suspensions
 from machine.kernel.run_status import RunStatus
 from machine.kernel.suspension import of_handlers
 from machine.plan import Graph, Plan
@@ -251,6 +251,7 @@ def _parted(
     """
     if not replaced:
         return shared, None
+    shared = without_suspensions(shared)
     if fold(shared[:1]).max_concurrency is not None:
         shared = one_after_another(shared)
     states = {getattr(entry.event, "state_id", None) for entry in replaced.values()}
