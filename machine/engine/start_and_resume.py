@@ -15,6 +15,8 @@ from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.children import tell_parent
+from machine.engine.drive_child import Ways, children_of_run
 from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
@@ -69,6 +71,12 @@ class Watched:
     reporter: Reporter
     second: SecondOf | None
     lease_ms: int = int(LEASE_SECONDS * 1000)
+    is_child: bool = False
+    """True where the driver of its parent drives a run."""
+
+    def for_child(self, provided: Provided, reporter: Reporter) -> Watched:
+        """Return the caller's part of a child run."""
+        return attrs.evolve(self, provided=provided, reporter=reporter, is_child=True)
 
 
 @attrs.frozen
@@ -345,12 +353,15 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
+                children=children_of_run(store, keeper, config, watched, Ways(drive, _resumed)),
                 earlier=earlier_of(watched.second, store, log),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             await driven.drive()
         finally:
             log.close()
+    if history.final and not watched.is_child:
+        tell_parent(store, keeper.run_id)
     order = graph.order
     if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past
         order = order_of(recorded_shape(store, history.plan_id or ""))

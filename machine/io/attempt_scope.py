@@ -19,6 +19,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
+from machine.io.child_runs import Children
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
 from machine.io.put_away import PutAway
@@ -207,6 +208,8 @@ class AttemptScope:
     """The thread of the event loop that drives the run."""
     loop: EventLoopToken | None = None
     """The event loop that drives the run, for calls from other threads."""
+    children: Children | None = None
+    """The child runs, None where none can be begun."""
     main: Any = None
     """The task in which the handler runs, None on another kind of event loop."""
     put_away: bool = False

@@ -24,6 +24,7 @@ from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - 
 from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
+from machine.io.child_calls import ChildCalls
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.http_message import HttpResponse, http_request
@@ -34,7 +35,6 @@ from machine.io.request_identity import RequestRules
 from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
 from machine.io.versions import Versions
-from machine.io.waits import WaitCalls
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_call import Asked, unopened
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
 
-class IoProvider(StreamCalls, StepCalls, ClientSessions, WaitCalls, Publishing, Versions):
+class IoProvider(StreamCalls, StepCalls, ClientSessions, ChildCalls, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
