@@ -64,8 +64,10 @@ if TYPE_CHECKING:
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
     from machine.sync import run as run
+    from machine.sync import run_schedules as run_schedules
     from machine.sync import schedules as schedules
     from machine.sync import verify as verify
+    from machine.sync import work as work
 
 _MODULES: Final = ("aio", "config", "errors", "results", "stores", "testing")
 
@@ -99,7 +101,10 @@ _HOMES: Final = {
     **dict.fromkeys(("State", "StateMeta", "StateOutcome"), "machine.state"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(
-        ("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "schedules", "verify"),
+        (
+            *("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "run_schedules"),
+            *("schedules", "verify", "work"),
+        ),
         "machine.sync",
     ),
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import dry_run as dry
 from machine.engine import start_and_resume
+from machine.engine import work as working
 from machine.engine.cancel_and_resolve import cancel, resolve
+from machine.engine.work_stop import Stop
 from machine.recordings.compare_with_code import compare
 from machine.recordings.double_run import seconded
 from machine.recordings.facts_of_bundle import answered
@@ -17,6 +19,7 @@ from machine.recordings.verify import verify as _verify
 from machine.stores.base import Store
 
 __all__ = [
+    "Stop",
     "cancel",
     "compare",
     "dry_run",
@@ -25,13 +28,17 @@ __all__ = [
     "resolve",
     "resume",
     "run",
+    "run_schedules",
     "schedules",
     "verify",
+    "work",
 ]
 
 run = answered(seconded(start_and_resume.run))
 dry_run = seconded(dry.dry_run)
 resume = seconded(start_and_resume.resume)
+work = seconded(working.work)
+run_schedules = seconded(working.run_schedules)
 
 
 @with_default_store()

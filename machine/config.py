@@ -300,7 +300,7 @@ class RunConfig:
     durability: Durability = attrs.field(default=Durability.EFFECTS, converter=_durability)
     replay_missing_fact_retryable: bool = attrs.field(default=False, validator=_instance)
     exec_allow: tuple[str, ...] = attrs.field(default=("/",), converter=_names)
-    secrets: SecretPolicy = attrs.field(factory=SecretPolicy, validator=_instance)
+    secrets: SecretPolicy = attrs.field(default=SecretPolicy(), validator=_instance)
     undeclared_io: UndeclaredIo = attrs.field(default=UndeclaredIo.WARN, converter=_undeclared_io)
     paranoid: bool = attrs.field(default=False, validator=_instance)
     recoveries: int = attrs.field(default=5, validator=_count)
@@ -354,7 +354,7 @@ class RunManifest:
     request_format: int = attrs.field(default=1, validator=_format)
     """The number of the rules by which HTTP requests are compared (`machine.io.request_identity`), for as long: in
     1 nothing is ignored that is not named."""
-    ignore: Ignore = attrs.field(factory=Ignore, validator=_instance)
+    ignore: Ignore = attrs.field(default=Ignore(), validator=_instance)
     """The parts of requests that the plan of a new run ignored."""
 
     def in_formats_of(self, other: RunManifest) -> RunManifest:

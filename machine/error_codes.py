@@ -23,6 +23,7 @@ class Code(StrEnum):
     CIRCULAR_DEPENDENCY = "circular_dependency"
     DANGLING_DEPENDENCY_TAG = "dangling_dependency_tag"
     MISSING_IDEMPOTENCY_KEY = "missing_idempotency_key"
+    UNUSED_IDEMPOTENCY_KEY = "unused_idempotency_key"
     MISSING_RECONCILE = "missing_reconcile"
     OP_ID_MISMATCH = "op_id_mismatch"
     PLAN_SEALED = "plan_sealed"
@@ -160,6 +161,7 @@ class Code(StrEnum):
     RUN_LEASED = "run_leased"
     LEASE_LOST = "lease_lost"
     INBOX_MOVED = "inbox_moved"
+    SIGNAL_TAKEN = "signal_taken"
     INVOCATION_TAKEN = "invocation_taken"
     RUN_ID_IN_USE = "run_id_in_use"
     RUN_NEWER_FORMAT = "run_newer_format"
@@ -179,6 +181,12 @@ class Code(StrEnum):
     STORE_FAILED = "store_failed"
     ARTIFACT_CORRUPT = "artifact_corrupt"
     ARTIFACT_TOO_LARGE = "artifact_too_large"
+    # schedules
+    INVALID_CRON = "invalid_cron"
+    UNKNOWN_TIME_ZONE = "unknown_time_zone"
+    CRON_NOT_INSTALLED = "cron_not_installed"
+    SCHEDULE_EXISTS = "schedule_exists"
+    SCHEDULE_NOT_FOUND = "schedule_not_found"
     # bundles
     BUNDLE_NOT_FOUND = "bundle_not_found"
     BUNDLE_NOT_A_FILE = "bundle_not_a_file"

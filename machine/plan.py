@@ -296,13 +296,7 @@ def _validated(plan: Plan) -> Graph:
     for state in states.values():
         edges.update((earlier, state.id) for earlier in state.after)
         edges.update((earlier, state.id) for earlier in _by_tag(state, states))
-        effectful = state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
-        if effectful and state.meta.idempotency is None:
-            raise PlanError(
-                f"state {state.id} applies a side effect and declares no idempotency key",
-                code=Code.MISSING_IDEMPOTENCY_KEY,
-                hint='add idempotency="..." or a function of the context, so that a retry is recognised',
-            )
+        _check_key(state)
     for edge in sorted(edges):
         for end in edge:
             if end not in states:
@@ -323,6 +317,23 @@ def _validated(plan: Plan) -> Graph:
         canonical.artifact_id(shape),
         _packed(shape),
     )
+
+
+def _check_key(state: PlanState) -> None:
+    """Refuse an effect without an idempotency key, and a key that no effect is sent with."""
+    effectful = state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+    if effectful and state.meta.idempotency is None:
+        raise PlanError(
+            f"state {state.id} applies a side effect and declares no idempotency key",
+            code=Code.MISSING_IDEMPOTENCY_KEY,
+            hint='add idempotency="..." or a function of the context, so that a retry is recognised',
+        )
+    if not effectful and state.meta.idempotency is not None:
+        raise PlanError(
+            f"state {state.id} declares an idempotency key and no side effect, so nothing would be sent with it",
+            code=Code.UNUSED_IDEMPOTENCY_KEY,
+            hint='add side_effects="apply_side_effect" if the state has one; otherwise leave idempotency= out',
+        )
 
 
 def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from machine.engine.dry_run import DryState as DryState
     from machine.engine.dry_run import MissedKey as MissedKey
     from machine.engine.scan_file import Leak as Leak
+    from machine.engine.work import WorkReporter as WorkReporter
+    from machine.engine.work import WorkResult as WorkResult
     from machine.io.call_identity import IoResult as IoResult
     from machine.io.child_runs import ChildResult as ChildResult
     from machine.io.exec import ExecResult as ExecResult
@@ -62,6 +64,7 @@ _HOMES: Final = {
     **dict.fromkeys(("Race", "SchedulesResult"), "machine.recordings.schedules"),
     "StreamItem": "machine.recordings.stream_reader",
     "VerifyResult": "machine.recordings.verify",
+    **dict.fromkeys(("WorkReporter", "WorkResult"), "machine.engine.work"),
     "Undeclared": "machine.watch.watch",
 }
 

@@ -89,4 +89,4 @@ WAITED_FOR: Final[Mapping[str, str]] = {
     "wait.timer": "a time",
     "wait.child": "a child run",
 }
-"""What a handler waits for, in words, by the namespace of its facts."""
+"""The object of each kind of wait in words, by the namespace of its facts."""

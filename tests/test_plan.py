@@ -16,6 +16,7 @@ from machine import Plan, Reporter, StateMeta, StateOutcome, canonical, open_sto
 from machine.config import ExponentialBackoff, FixedBackoff, RetryPolicy
 from machine.errors import CorruptionError, IdError, PlanError
 from machine.io.attempt_scope import Payloads
+from machine.plan import earlier_graph
 from machine.plan_shape import order_of, shape_of
 from machine.stores import MemoryStore
 
@@ -143,6 +144,26 @@ def test_a_side_effect_without_an_idempotency_key_is_refused():
     plan.state("pay.send", side_effects="apply_side_effect")(nothing)
 
     assert "idempotency" in str(refusal(plan, "missing_idempotency_key"))
+
+
+@pytest.mark.parametrize("effects", ["read_only_io", "pure"])
+@pytest.mark.parametrize("key", ["order-7", lambda ctx: ctx["order"]])
+def test_a_key_that_no_effect_is_sent_with_is_refused(effects, key):
+    plan = Plan("op")
+    plan.state("pay.send", side_effects=effects, idempotency=key)(nothing)
+
+    assert "pay.send" in str(refusal(plan, "unused_idempotency_key"))
+
+
+def test_a_recorded_plan_with_a_key_that_no_effect_was_sent_with_is_read():
+    plan = Plan("op")
+    plan.state("pay.send", side_effects="apply_side_effect", idempotency="order-7")(nothing)
+    shape = plan.graph.shape()
+    shape["states"][0]["meta"] |= {"side_effects": "read_only_io", "tags": []}
+
+    then = earlier_graph(plan.graph, canonical.encode(shape))
+    assert then.states["op.pay.send"].meta.side_effects == "read_only_io"
+    assert then.states["op.pay.send"].meta.idempotency == "order-7"
 
 
 @pytest.mark.parametrize("key", ["order-7", lambda ctx: ctx["order"]])
@@ -505,14 +526,15 @@ def one_state(handler=nothing, name="a.b", version="1", **keywords):
     return plan.graph.plan_id
 
 
+EFFECT = {"side_effects": "apply_side_effect"}
 METADATA = [
     {"name": "a.c"},
     {"tags": ["compute"]},
     {"tags": ["report"]},
     {"side_effects": "pure"},
-    {"idempotency": "k"},
-    {"idempotency": "l"},
-    {"idempotency": lambda ctx: "k"},
+    {**EFFECT, "idempotency": "k"},
+    {**EFFECT, "idempotency": "l"},
+    {**EFFECT, "idempotency": lambda ctx: "k"},
     {"retry": RetryPolicy(2)},
     {"retry": RetryPolicy(3)},
     {"retry": RetryPolicy(2, FixedBackoff(1))},
@@ -546,7 +568,7 @@ def test_code_and_version_do_not_move_the_plan_id(keywords):
     [
         ({"timeout": 5}, {"timeout": 5.0}),
         ({"retry": RetryPolicy(2, FixedBackoff(1))}, {"retry": RetryPolicy(2, FixedBackoff(1.0))}),
-        ({"idempotency": lambda ctx: "k"}, {"idempotency": lambda ctx: "another"}),
+        ({**EFFECT, "idempotency": lambda ctx: "k"}, {**EFFECT, "idempotency": lambda ctx: "another"}),
         ({"name": "a.b"}, {"name": "op.a.b"}),
         ({"tags": ["compute"]}, {"tags": ("compute",)}),
     ],

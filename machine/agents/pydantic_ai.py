@@ -143,7 +143,7 @@ class MachineDurability(BaseDurabilityCapability[Any]):
         if not isinstance(io, StepCalls):
             return None
         scope = io.scope
-        number = scope.occurrence("pydantic_ai", self.name or "")
+        number = scope.counts.occurrence("pydantic_ai", self.name or "", reconciling=scope.reads_only)
         return f"{scope.log.history.run_id}:{scope.state.id}:{scope.attempt}:{number}"
 
     def get_default_conversation_id(self, run_id: str) -> str | None:

@@ -73,6 +73,13 @@ COMMANDS: Final = {
         "Put the secrets of a store under a new key.",
     ),
     "secrets forget": ("machine.cli.secrets:forget", "Delete the key of a run's secrets."),
+    "work": ("machine.cli.work:work", "Drive the runs of a store that are due or that nobody drives."),
+    "schedule add": ("machine.cli.schedule:add", "Start a plan at the times of a cron expression."),
+    "schedule list": ("machine.cli.schedule:list_schedules", "List the schedules of a store."),
+    "schedule pause": ("machine.cli.schedule:pause", "Let a schedule start no more runs."),
+    "schedule resume": ("machine.cli.schedule:resume", "Let a paused schedule start runs again."),
+    "schedule remove": ("machine.cli.schedule:remove", "Delete a schedule; its runs stay."),
+    "schedule run": ("machine.cli.schedule:run", "Start the runs of schedules when they are due."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (
         "machine.cli.torture:torture",
@@ -83,6 +90,7 @@ COMMANDS: Final = {
 
 GROUPS: Final = {
     "golden": "Work on the files of golden runs.",
+    "schedule": "Start plans at set times.",
     "secrets": "Replace or delete the keys that secrets are stored under.",
 }
 """Summary of each group of commands, by the first of their two words."""

@@ -120,7 +120,7 @@ def _as_json(
                 "facts": times.facts if times else 0,
                 "reason": state.reason if state else None,
                 "not_taken": list(state.not_taken) if state else [],
-                "error": error_json(state.error) if state and state.error else None,
+                "error": error_json(state.failed.error) if state and state.failed.error else None,
                 "trace": times.trace if times else None,
             }
         )
@@ -199,12 +199,12 @@ def _print(
         _print_error(out, "", history.error)
     for state_id in log.order:
         state = history.states.get(state_id)
-        if state is None or state.error is None or state.status not in _FAILED:
+        if state is None or state.failed.error is None or state.status not in _FAILED:
             continue
-        if history.error is not None and state.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
+        if history.error is not None and state.failed.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
             continue  # the run's own error counts these
         out.line()
-        _print_error(out, f" in {short_state(state_id)}", state.error)
+        _print_error(out, f" in {short_state(state_id)}", state.failed.error)
         for line in (log.times[state_id].trace or "").splitlines():
             out.line(f"  {clean(line)}")
     if history.uncertain:

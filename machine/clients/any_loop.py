@@ -90,7 +90,7 @@ async def _on_the_run(io: ClientCalls, call: Callable[[], Coroutine[Any, Any, T]
         task.add_done_callback(lambda _: ended.set_result(None))
         made.set_result(task)
 
-    token = io.scope.loop
+    token = io.scope.run.loop
     from_thread.run_sync(contextvars.copy_context().run, begin, token=token)
     task = made.result()
     here = asyncio.wrap_future(ended)

@@ -5,16 +5,17 @@ The library's own transports send. What is recorded and handed out is as with `i
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakKeyDictionary
 
 from machine.clients.any_loop import stream_on_any_loop
 from machine.clients.http_exchange import AnswerBody, added_headers, answer_head, answered, broken
+from machine.clients.patch_on_import import on_import
 from machine.clients.recording import all_of, recorder, replaced
 from machine.errors import Code, IoError
 from machine.io.client_calls import ClientCalls
@@ -29,15 +30,11 @@ _BODILESS = frozenset({204, 304})
 
 
 def patch() -> Callable[[], None]:
-    """Record what the transports of the installed libraries send; return the function that undoes it."""
-    return all_of(undo for name in ("httpx", "httpx2") for undo in _patched(name))
+    """Record what the transports of both libraries send, once these are imported; return what undoes it."""
+    return all_of(on_import(name, _patched) for name in ("httpx", "httpx2"))
 
 
-def _patched(name: str) -> list[Callable[[], None]]:
-    try:
-        library = importlib.import_module(name)
-    except ModuleNotFoundError:
-        return []
+def _patched(library: ModuleType) -> list[Callable[[], None]]:
     return [
         replaced(library.AsyncHTTPTransport, "handle_async_request", _awaited),
         replaced(library.HTTPTransport, "handle_request", _blocking),
@@ -68,9 +65,9 @@ class RecordedTransport(HttpxTransport):
     """The recording of one transport of a client by one `io`."""
 
     def __init__(self, io: ClientCalls) -> None:
-        rules = io.scope.requests
+        rules = io.scope.run.requests
         opening = partial(io.open_client_stream, rules=rules)
-        super().__init__(opening, io.sensitive, settles=not rules.by_default, loop=io.scope.loop)
+        super().__init__(opening, io.sensitive, settles=not rules.by_default, loop=io.scope.run.loop)
         self.io = io
 
     async def record(self, request: Any, send: Callable[[Any], Any]) -> Any:

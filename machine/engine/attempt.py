@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import attrs
-from anyio.lowlevel import EventLoopToken, checkpoint, checkpoint_if_cancelled, current_token
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
@@ -22,7 +22,7 @@ from machine.engine.handler_runner import HandlerRunner
 from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.stop_signal import Control
-from machine.io.attempt_scope import AttemptScope, SettleBarrier
+from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier
 from machine.io.child_runs import Children
 from machine.io.handler_tasks import BEGUN
 from machine.io.parked_tasks import end_of_tasks
@@ -61,7 +61,7 @@ class Attempts:
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
-    _loop: EventLoopToken | None = attrs.field(default=None, init=False)
+    _run: RunScope | None = attrs.field(default=None, init=False)
     _asyncio: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
     _patient_until: float = attrs.field(default=-math.inf, init=False)
     """The time, by `time.monotonic`, up to which the deadline of `whole` is certain not to end a handler too
@@ -79,31 +79,18 @@ class Attempts:
 
         `earlier` is the recorded part of an attempt that was put away before.
         """
-        if self._loop is None:
-            self._loop, self._asyncio = current_token(), running_loop()
+        if self._run is None:
+            self._run, self._asyncio = self._shared(), running_loop()
         if self.live:
             try:
                 if threads_left():
                     await wait_for_threads((self.log.history.run_id or "", state.id))
             except anyio.get_cancelled_exc_class() as exc:
                 raise Stopped(exc) from None
-        scope = AttemptScope(
-            state=state,
-            attempt=attempt,
-            config=self.config,
-            log=self.log if earlier is None else earlier.log,
-            transports=self.transports,
-            catalogue=self.catalogue,
-            idempotency_key=None,
-            barrier=SettleBarrier(self.concurrent.tasks, blocking=state.blocking),
-            secrets=secrets,
-            requests=self.requests,
-            clients=self.clients,
-            children=self.children,
-            around=(self.control.scope, self.concurrent.scope),
-            timers=self.log.timers,
-            loop=self._loop,
-        )
+        log = self.log if earlier is None else earlier.log
+        barrier = SettleBarrier(self.concurrent.tasks, blocking=state.blocking)
+        scope = AttemptScope(self._run, state, attempt, log, barrier, secrets)
+        scope.around = self.control.scope, self.concurrent.scope
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
         if earlier is not None:
@@ -141,7 +128,8 @@ class Attempts:
                     outcome = await self._work(scope, ctx, io, rec, cancellations)
                 if scope.put_away:
                     raise PutAway  # noqa: TRY301 - whatever the handler made of it
-                scope.databases.refuse_left_open(scope)
+                if (databases := scope.opened_databases) is not None:
+                    databases.refuse_left_open(scope)
                 if not self._cut(scope, cancellations):
                     scope.returned = self.live
                     return scope, outcome
@@ -177,6 +165,18 @@ class Attempts:
             if not io.unused:
                 await io.end()
             scope.closed = True
+
+    def _shared(self) -> RunScope:
+        return RunScope(
+            self.config,
+            self.transports,
+            self.catalogue,
+            self.requests,
+            self.clients,
+            current_token(),
+            self.log.timers,
+            self.children,
+        )
 
     def _work(
         self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations

@@ -14,6 +14,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import anyio
 
@@ -24,6 +25,8 @@ from machine.io.attempt_scope import running_tasks
 from machine.io.handler_tasks import tasks_made
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
+
+_OTHERS_WERE_FIRST: Final = frozenset({Code.INBOX_MOVED, Code.SIGNAL_TAKEN})
 
 
 class CommitQueue:
@@ -139,19 +142,17 @@ class CommitQueue:
         self.written = events[-1].seq
         self._committing = {}
 
-    def append_if_read(self, event: StoredEvent, inbox_seen: int) -> bool:
-        """Commit the queue and then one event, unless a message above `inbox_seen` exists; say whether it is in.
+    def append_now(self, event: StoredEvent, artifacts: Sequence[Artifact] = (), **terms: Any) -> bool:
+        """Commit the queue, and then one event if the terms of its append allow it; say whether it is in.
 
-        Raises what the store raised.
+        They are `inbox_seen`, `takes` and `awaits` of `Store.append`. Raises what the store raised otherwise.
         """
         self.flush()
         with self._commit:
             try:
-                self._store.append(
-                    self._run_id, self.written, [event], lease=self._lease, inbox_seen=inbox_seen
-                )
+                self._store.append(self._run_id, self.written, [event], artifacts, lease=self._lease, **terms)
             except BaseException as exc:
-                if isinstance(exc, ConcurrencyError) and exc.code == Code.INBOX_MOVED:
+                if isinstance(exc, ConcurrencyError) and exc.code in _OTHERS_WERE_FIRST:
                     return False
                 self.failure = exc
                 raise

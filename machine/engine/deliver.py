@@ -10,7 +10,7 @@ from machine.events import ArtifactKind, FactRecorded, FactValue
 from machine.io.attempt_scope import Log, Payloads
 from machine.kernel.history import History
 from machine.kernel.open_waits import MESSAGE
-from machine.kernel.wait_answers import WAIT_MESSAGES, WaitAnswer, due_answers
+from machine.kernel.wait_answers import WAIT_MESSAGES, WaitAnswer, correlation_of, due_answers
 from machine.stores.base import Message, Store
 
 Children = Mapping[str, Mapping[str, Any]]
@@ -24,6 +24,8 @@ class Delivery(NamedTuple):
     payloads: Payloads
     info: Mapping[str, str]
     at_ms: int
+    takes: tuple[int, ...] = ()
+    """The number of the signal by correlation that it hands out, if it does."""
 
 
 class Inbox:
@@ -55,9 +57,24 @@ class Inbox:
         def request(digest: str) -> Any:
             return canonical.decode_stored(digest, load(digest))
 
-        found = due_answers(waits, request, self.read(), now_ms, children)
+        signals = [
+            signal
+            for asked in dict.fromkeys(self.awaits(history, load))
+            for signal in self._store.signals(*asked)
+        ]
+        found = due_answers(waits, request, self.read(), now_ms, children, signals=signals)
         self._messages = [message for message in self._messages if message.number not in heard]
         return [_delivery(each) for each in found if each.wait.begun.state_id not in history.open]
+
+    @staticmethod
+    def awaits(history: History, load: Callable[[str], bytes]) -> list[tuple[str, str]]:
+        """Return the names and the correlations of the signals that the handlers of a run wait for."""
+
+        def request(digest: str) -> Any:
+            return canonical.decode_stored(digest, load(digest))
+
+        asked = (correlation_of(wait, request) for wait in history.open_waits.by_key.values())
+        return [pair for pair in asked if pair is not None]
 
 
 def _delivery(answer: WaitAnswer) -> Delivery:
@@ -67,7 +84,8 @@ def _delivery(answer: WaitAnswer) -> Delivery:
         begun.key, begun.namespace, begun.request_digest, FactValue(payload_id), begun.state_id, begun.attempt
     )
     info = {} if answer.message is None else {MESSAGE: str(answer.message)}
-    return Delivery(fact, payloads, info, answer.payload.get("at_ms", 0))
+    takes = () if answer.signal is None else (answer.signal,)
+    return Delivery(fact, payloads, info, answer.payload.get("at_ms", 0), takes)
 
 
 class DeliveringLog(Log, Protocol):

@@ -331,8 +331,9 @@ class Run:
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
-        known = self.log.history.states[state.id]
-        orphans = known.orphans if earlier is None else (*known.orphans, decision.attempt)
+        orphans = self.log.history.states[state.id].failed.orphans
+        if earlier is not None:
+            orphans = (*orphans, decision.attempt)
         secrets = self.secrets.attempt(state.id, followed, but=orphans)
         ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
         try:

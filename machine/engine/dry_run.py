@@ -31,7 +31,7 @@ from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code
 from machine.events import StateSkipped
 from machine.exception_to_error_info import describe
-from machine.io.attempt_scope import AttemptScope, SettleBarrier, running_tasks
+from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier, running_tasks
 from machine.io.preview_io import PreviewIo, PreviewLog
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport, Transports
@@ -169,7 +169,7 @@ def _state(state_id: str, history: History) -> DryState:
         return DryState(state_id, "not reached", f"the run ended before it: {history.status}")
     if state.status is StateStatus.SKIPPED:
         return DryState(state_id, "skip", state.reason or "")
-    why = f": {state.error.code}" if state.status is StateStatus.FAILED and state.error is not None else ""
+    why = f": {state.failed.error.code}" if state.status is StateStatus.FAILED and state.failed.error else ""
     return DryState(state_id, "run", f"{state.status}{why}")
 
 
@@ -201,7 +201,7 @@ def _missed(graph: Graph, history: History) -> Iterable[MissedKey]:
             continue
         if state.status is StateStatus.SKIPPED:
             skipped.append(state_id)
-        error = state.error if state.status is StateStatus.FAILED else None
+        error = state.failed.error if state.status is StateStatus.FAILED else None
         if error is not None and error.code == Code.CONTEXT_KEY_MISSING and skipped:
             yield MissedKey(str((error.details or {}).get("key")), state_id, tuple(skipped))
 
@@ -249,20 +249,11 @@ class _Previews:
         return DryEffect(state.id, shown, effect.namespace, canonical.decode(effect.data), None)
 
     def _scope(self, state: PlanState, log: PreviewLog, secrets: OfAttempt) -> AttemptScope:
-        return AttemptScope(
-            state=state,
-            attempt=0,
-            config=self.config,
-            log=log,
-            transports=self.transports,
-            catalogue=self.catalogue,
-            idempotency_key=None,
-            barrier=SettleBarrier(frozenset(running_tasks()), blocking=state.blocking),
-            secrets=secrets,
-            requests=self.requests,
-            clients=self.clients,
-            loop=current_token(),
+        run = RunScope(
+            self.config, self.transports, self.catalogue, self.requests, self.clients, current_token()
         )
+        barrier = SettleBarrier(frozenset(running_tasks()), blocking=state.blocking)
+        return AttemptScope(run, state, 0, log, barrier, secrets)
 
     async def _play(self, scope: AttemptScope, ctx: Context) -> str:
         """Call the handler, and return why its effect is unknown if it ends without one."""

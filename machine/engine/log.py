@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from machine import codec
 from machine.engine import sleep_timers
@@ -24,7 +24,8 @@ from machine.event_bytes import spelled
 from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
-from machine.kernel.history import COPIED, History
+from machine.kernel.history import History
+from machine.kernel.state_history import COPIED
 from machine.plan import Graph
 from machine.secrets.both_formats import OfRun
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
@@ -99,22 +100,32 @@ class LiveLog:
         if not self.history.open_waits.by_key or self.history.final or self._control.cancelling:
             return 0
         due = self._inbox.due(self.history, self.load, self.now_ms(), {})
-        for fact, payloads, info, at_ms in due:
+        for fact, payloads, info, at_ms, takes in due:
             self.floor_ms = max(self.floor_ms, at_ms)
-            self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
+            if takes:
+                self._append_now(fact, info, payloads, takes=takes)
+            else:
+                self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
         return len(due)
 
     async def suspend(self, event: RunSuspended) -> bool:
         """Suspend the run, durably, unless a message came that was not looked at yet; say whether it is."""
-        history, run_id = self.history, self._run_id
+        seen = self._inbox.seen
+        awaits = self._inbox.awaits(self.history, self.load)
+        return self._append_now(event, {INBOX_SEEN: str(seen)}, inbox_seen=seen, awaits=awaits)
+
+    def _append_now(
+        self, event: Event, info: Mapping[str, str], payloads: Payloads | None = None, **terms: Any
+    ) -> bool:
+        """Append an event on terms that depend on what others do meanwhile; say whether it is in the log."""
         if (reason := self.abort()) is not None:
             raise reason
-        seen, now = self._inbox.seen, max(time.time_ns() // 1_000_000, self.floor_ms)
-        info = {INBOX_SEEN: str(seen)}
-        seq, body = history.head_seq + 1, codec.encode_event(event)
+        run_id, now = self._run_id, max(time.time_ns() // 1_000_000, self.floor_ms)
+        seq, body = self.history.head_seq + 1, codec.encode_event(event)
         data = seal(seq, body, run_id, now, info)
         chain = chain_next(self._chain, data)
-        if not self._queue.append_if_read(StoredEvent(seq, data, chain), seen):
+        artifacts = () if payloads is None else list(payloads.items.values())
+        if not self._queue.append_now(StoredEvent(seq, data, chain), artifacts, **terms):
             return False
         self._chain = chain
         self._note(Entry(seq, event, body, run_id, now, {**info, "run_id": run_id, "ts_millis": now}))

@@ -33,8 +33,8 @@ class Recorder:
     @property
     def _catalogue(self) -> Catalogue:
         """The catalogue of the run; the standard one is made when it is first asked for."""
-        if self._scope.catalogue is not None:
-            return self._scope.catalogue
+        if self._scope.run.catalogue is not None:
+            return self._scope.run.catalogue
         from machine.catalogue import STANDARD  # noqa: PLC0415 - making 45 attrs classes takes long
 
         return STANDARD
@@ -65,7 +65,7 @@ class Recorder:
         """Return the recorded form of an event, or None when the run does not record events of its level."""
         name = self._name_of(event)
         recorded = self._as_event(name, self._plain(name, event.payload), payloads)
-        return recorded if _keeps(self._scope.config.event_profile, name, self._level(name)) else None
+        return recorded if _keeps(self._scope.run.config.event_profile, name, self._level(name)) else None
 
     def _name_of(self, event: DomainEvent) -> str:
         if not isinstance(event, DomainEvent):

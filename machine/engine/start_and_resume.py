@@ -45,6 +45,7 @@ from machine.kernel.state_history import StateStatus
 from machine.plan import Graph, Plan
 from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
+from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import ZERO_CHAIN, Store
 from machine.waits import (
     EffectWait,
@@ -110,6 +111,7 @@ async def run(
     config: RunConfig | None = None,
     run_id: str | None = None,
     invocation_key: str | None = None,
+    attach: bool = True,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
@@ -125,7 +127,8 @@ async def run(
     `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by namespace,
     and `catalogue` replaces that of the plan; `target` records where the plan came from, for a replay that names no
     plan. `invocation_key` makes the start idempotent: of all starts with one key, one makes the run, and the others
-    return its result, resuming it if its driver is gone. `lease` is the number of seconds for which the run stays
+    return its result, resuming it if its driver is gone; without `attach` they raise `ConcurrencyError`
+    (`invocation_taken`) at once. `lease` is the number of seconds for which the run stays
     ours where no other process can check that we are alive: on another machine, or in another container. Set it
     above the longest time in which a handler may hold the interpreter. `facts_from`, the id of a run or the path of
     a bundle, answers calls from that recording by state, namespace, request and occurrence; what it does not answer
@@ -160,7 +163,8 @@ async def run(
         return await drive(graph, store, keeper, watched, past=past, **options)
 
     if invocation_key is not None:
-        return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening, started=started)
+        starting = functools.partial(_invoked, opening=opening, started=started, attach=attach)
+        return await starting(graph, store, chosen, invocation_key, watched)
     if run_id is not None:
         refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
@@ -181,8 +185,9 @@ async def _invoked(
     *,
     opening: Opening,
     started: Callable[[Keeper], Awaitable[RunResult]],
+    attach: bool,
 ) -> RunResult:
-    """Start the run of an invocation key, or wait for the one that was started with it."""
+    """Start the run of an invocation key, or wait for the one that was started with it, if `attach`."""
     while True:
         try:
             taken = store.find_invocation(key)
@@ -192,6 +197,8 @@ async def _invoked(
                         continue  # the other start with this key has ended meanwhile
                     refuse_used(store, run_id)
                     return await started(keeper)
+            if not attach:
+                raise invocation_taken(key, run_id, taken)
             _, begun = run_reader.first_entry(store, taken)
             same = begun.manifest_id == opening.manifest_id or is_same_request(
                 run_reader.manifest_of(store, begun), opening.manifest
@@ -208,7 +215,7 @@ async def _invoked(
         except (
             ConcurrencyError
         ) as exc:  # another process has just started it, or drives it: its result is ours too
-            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
+            if not attach or exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
                 raise
         await anyio.sleep(_ATTACHED_SECONDS)
 
@@ -376,7 +383,7 @@ def result_of(
     if snapshot_id is not None:
         known = at_hand is not None and at_hand.id == snapshot_id
         snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
-    failed = [state.error for state in history.states.values() if state.status is StateStatus.FAILED]
+    failed = [state.failed.error for state in history.states.values() if state.status is StateStatus.FAILED]
     # an attempt interrupted because another failed is not why the run failed
     failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
     return RunResult(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import attrs
@@ -19,6 +18,7 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
+from machine.io.call_counts import CallCounts
 from machine.io.child_runs import Children
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
@@ -36,6 +36,10 @@ OWN_THREADS = "machine "
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler gets to settle before it receives the next outcome."""
+
+
+_opening: Final = threading.Lock()
+"""Held while an attempt makes its `Databases`."""
 
 
 class Payloads:
@@ -164,23 +168,38 @@ class SettleBarrier:
             await checkpoint()
 
 
+@attrs.frozen
+class RunScope:
+    """The data that the attempts of one run share for their IO."""
+
+    config: RunConfig
+    transports: Mapping[str, Transport]
+    catalogue: Catalogue | None
+    """None for the standard one."""
+    requests: RequestRules
+    clients: Clients
+    """The libraries whose clients are recorded, with their options."""
+    loop: EventLoopToken
+    """The event loop that drives the run, for calls from other threads."""
+    timers: Timers | None = None
+    """The stored ends of sleeps, in a run that really sleeps."""
+    children: Children | None = None
+    """The child runs, None where none can be begun."""
+    thread: int = attrs.field(factory=threading.get_ident, init=False)
+    """The thread of the event loop that drives the run."""
+
+
 @attrs.define
 class AttemptScope:
     """The data of one attempt for its IO. `closed` is true once the attempt has ended."""
 
+    run: RunScope
     state: PlanState
     attempt: int
-    config: RunConfig
     log: Log
-    transports: Mapping[str, Transport]
-    catalogue: Catalogue | None
-    """None for the standard one."""
-    idempotency_key: str | None
     barrier: SettleBarrier
     secrets: OfAttempt
-    requests: RequestRules
-    clients: Clients = attrs.field(factory=dict)
-    """The libraries whose clients are recorded, with their options."""
+    idempotency_key: str | None = None
     closed: bool = False
     ending: bool = False
     """True while the calls that the handler left in flight are being cancelled."""
@@ -198,27 +217,33 @@ class AttemptScope:
     """True once the handler has returned in time: a later use of `io` or `rec` comes from a task it left behind."""
     left_behind: StateError | None = None
     """The error for the first use of `io` or `rec` after the handler returned."""
-    timers: Timers | None = None
-    """The stored ends of sleeps, in a run that really sleeps."""
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
-    databases: Databases = attrs.field(factory=Databases)
-    """The connections of the attempt to databases."""
-    thread: int = attrs.field(factory=threading.get_ident, init=False)
-    """The thread of the event loop that drives the run."""
-    loop: EventLoopToken | None = None
-    """The event loop that drives the run, for calls from other threads."""
-    children: Children | None = None
-    """The child runs, None where none can be begun."""
     main: Any = None
     """The task in which the handler runs, None on another kind of event loop."""
     put_away: bool = False
     """True from the moment the attempt is put away because its handler waits for external input."""
     interrupts: int = 0
     """The times its own task was cancelled so that it ends."""
-    _occurrences: dict[tuple[str, str, bool], int] = attrs.field(factory=dict, init=False)
-    _sent: dict[tuple[str, str], Counter[str]] = attrs.field(factory=dict, init=False)
-    _ignored: dict[tuple[str, str], dict[str, list[str]]] = attrs.field(factory=dict, init=False)
+    opened_databases: Databases | None = attrs.field(default=None, init=False)
+    """The result of `databases`, None until somebody asks for it: most attempts have no database."""
+    _counts: CallCounts | None = attrs.field(default=None, init=False)
+
+    @property
+    def counts(self) -> CallCounts:
+        """The calls that the attempt has made so far, counted."""
+        if self._counts is None:  # most attempts make none
+            self._counts = CallCounts()
+        return self._counts
+
+    @property
+    def databases(self) -> Databases:
+        """The connections of the attempt to databases, made when they are first asked for, in any thread."""
+        if self.opened_databases is None:
+            with _opening:
+                if self.opened_databases is None:
+                    self.opened_databases = Databases()
+        return self.opened_databases
 
     @property
     def keeps_all(self) -> bool:
@@ -250,7 +275,7 @@ class AttemptScope:
         of threads is in no recording, and another loop cannot wake a task of this one.
         """
         refuse_in_step("io or rec")
-        if threading.get_ident() != self.thread:
+        if threading.get_ident() != self.run.thread:
             raise StateError(
                 f"{self.state.id} uses its io or rec on an event loop of another thread",
                 code=Code.IO_IN_ANOTHER_LOOP,
@@ -299,57 +324,12 @@ class AttemptScope:
             hint="await every task before the handler returns",
         )
 
-    def uncount(self, namespace: str, digest: str) -> None:
-        """Take back the last count of a call by `occurrence`, which is counted again."""
-        self._occurrences[namespace, digest, self.reads_only] -= 1
-
-    def occurrence(self, namespace: str, digest: str) -> str:
-        """Count the calls of this attempt with one namespace and request; the first is 0.
-
-        Calls of the reconcile function are counted separately: they must not shift those of the handler.
-        """
-        call = (namespace, digest, self.reads_only)
-        count = self._occurrences.get(call, 0)
-        self._occurrences[call] = count + 1
-        return f"r{count}" if self.reads_only else str(count)
-
-    def next_occurrence(self, namespace: str, digest: str) -> str:
-        """Return what `occurrence` would return, without counting."""
-        counted = self.occurrence(namespace, digest)
-        self.uncount(namespace, digest)
-        return counted
-
-    def count_sent(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
-        """Count the calls of this attempt whose requests are the same as they were sent; the first is 0.
-
-        `digest` is of the request as it is stored, `mac` of the one that is sent. The second value says whether
-        earlier requests differ from it only in their secrets.
-        """
-        sent = self._sent.setdefault((namespace, digest), Counter())
-        count, others = sent[mac], bool(sent.keys() - {mac})
-        sent[mac] += 1
-        return count, others
-
-    def sent_before(self, namespace: str, digest: str, mac: str) -> int:
-        """Return how many of the calls counted by `count_sent` came before the last one."""
-        sent = self._sent.get((namespace, digest))
-        return max(sent[mac] - 1, 0) if sent else 0
-
-    def ignored_before(self, namespace: str, digest: str, key: str, token: str) -> Iterator[str]:
-        """Note a call, and return the keys of earlier ones of this attempt that differ in what is ignored only.
-
-        `token` is equal for equal ignored parts.
-        """
-        known = self._ignored.setdefault((namespace, digest), {})
-        known.setdefault(token, []).append(key)
-        return (before for other, keys in known.items() if other != token for before in keys)
-
     def transport(self, namespace: str) -> Transport | None:
         """Return the transport of the longest registered dotted prefix of a namespace."""
         prefix = namespace
         while prefix:
-            if prefix in self.transports:
-                return self.transports[prefix]
+            if prefix in self.run.transports:
+                return self.run.transports[prefix]
             prefix = prefix.rpartition(".")[0]
         return None
 

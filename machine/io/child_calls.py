@@ -68,8 +68,8 @@ class ChildCalls(WaitCalls):
             scope, given = self._scope, request["input"]
             scope.secrets.refuse_in_context({name: canonical.encode(value) for name, value in given.items()})
             call = self._identify(CHILD_RUN, request, key)
-            if scope.children is not None:
-                scope.children.know(call.key, plan, given)
+            if scope.run.children is not None:
+                scope.run.children.know(call.key, plan, given)
             fact = await self._fact_of_wait(call)
             answer: Mapping[str, Any] = self._result(fact).response
             if answer.get("timed_out"):
@@ -86,7 +86,7 @@ class ChildCalls(WaitCalls):
             return {}
         history = self._scope.log.history
         known, given_up = history.open_waits.children.get(call.key), history.facts.get(call.key)
-        if given_up is not None and given_up.attempt < history.states[self._scope.state.id].fresh_from:
+        if given_up is not None and given_up.attempt < history.states[self._scope.state.id].failed.fresh_from:
             known = (
                 None  # that attempt went on without its child; else it was interrupted, and so was the child
             )
@@ -97,7 +97,7 @@ class ChildCalls(WaitCalls):
         """Return the answer to a wait for a child run that ends now, None for a child or other wait to wait for."""
         scope, handing = self._scope, self._handing
         wait = scope.log.history.open_waits.by_key.get(call.key)
-        if wait is None or wait.child is None or scope.children is None:
+        if wait is None or wait.child is None or scope.run.children is None:
             return None
         await scope.log.durable()  # nobody may find a child of which its parent knows nothing
         handing.in_flight[call.key] = handing.waits_in_hand[call.key]
@@ -120,16 +120,16 @@ class ChildCalls(WaitCalls):
     async def _outcome(self, key: str, child: str, due_ms: int | None) -> Mapping[str, Any] | None:
         """Drive a child within the time that it has."""
         scope = self._scope
-        assert scope.children is not None
+        assert scope.run.children is not None
         left = None if due_ms is None else max(due_ms - scope.log.now_ms(), 0) / 1000
         with anyio.move_on_after(left):
-            return await scope.children.outcome(key, child)
+            return await scope.run.children.outcome(key, child)
         return {"timed_out": True, "at_ms": max(scope.log.now_ms(), due_ms or 0)}
 
     async def _cancel_child(self, call: Call) -> None:
         """Cancel the child of a wait that is over, durably."""
         scope = self._scope
         wait = scope.log.history.open_waits.children.get(call.key)
-        if wait is not None and wait.child is not None and scope.children is not None:
+        if wait is not None and wait.child is not None and scope.run.children is not None:
             with anyio.CancelScope(shield=True):
-                await scope.children.give_up(wait.child)
+                await scope.run.children.give_up(wait.child)

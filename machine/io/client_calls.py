@@ -57,7 +57,7 @@ class ClientCalls(ABC):
     @property
     def clients(self) -> Clients:
         """The libraries whose clients are recorded, with their options."""
-        return self._scope.clients
+        return self._scope.run.clients
 
     @abstractmethod
     def _identify(
@@ -130,7 +130,7 @@ class ClientCalls(ABC):
         """
         follow_callers()
         with performing(ClientWork(namespace, partial(whole_of, open_answer), open_answer)):
-            return await self.open_client_stream(namespace, request, rules or self._scope.requests)
+            return await self.open_client_stream(namespace, request, rules or self._scope.run.requests)
 
     def client_stream_blocking(
         self,
@@ -177,12 +177,11 @@ class ClientCalls(ABC):
 
     def stops_the_loop(self) -> bool:
         """Say whether this code runs on the thread of the event loop, which has to answer it."""
-        return threading.get_ident() == self._scope.thread
+        return threading.get_ident() == self._scope.run.thread
 
     def in_thread(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a call on the event loop of the run, from another thread."""
-        loop = self._scope.loop
-        assert loop is not None
+        loop = self._scope.run.loop
         with engine_at_work():
             return (
                 WaitingThread().wait_for(call, loop) if self.performs else from_thread.run(call, token=loop)

@@ -58,7 +58,7 @@ def step(function: Any = None, /, **options: Unpack[StepOptions]) -> Any:
 
 def _recorded(io: StepCalls, made: Step, args: Any, kwargs: Any) -> Any:
     scope = io.scope
-    if threading.get_ident() == scope.thread:
+    if threading.get_ident() == scope.run.thread:
         return io.call_step_at_once(made, args, kwargs)
     with engine_at_work():
-        return from_thread.run(functools.partial(io.call_step, made, args, kwargs), token=scope.loop)
+        return from_thread.run(functools.partial(io.call_step, made, args, kwargs), token=scope.run.loop)

@@ -27,7 +27,7 @@ def earlier_answer(
     earlier = answers(history, scope.state.id, call.namespace, call.digest, keeps_all=call.keeps_all)
     occurrence = int(call.key.rpartition("/")[2])
     if call.mac is not None:
-        occurrence, others = scope.count_sent(call.namespace, call.digest, call.mac)
+        occurrence, others = scope.counts.count_sent(call.namespace, call.digest, call.mac)
         alike = sent_alike(history, earlier, call.mac, effect=call.effect)
         if call.effect and (others or (earlier and not alike)):
             return ambiguous(call)
@@ -49,7 +49,7 @@ def _differs_in_ignored(scope: AttemptScope, call: Call) -> bool:
     One that failed does not count as an effect: a client may try again, and changes what is ignored.
     """
     history, asked = scope.log.history, (scope.state.id, call.namespace, call.digest)
-    others = scope.ignored_before(call.namespace, call.digest, call.key, token_of(call.ignored))
+    others = scope.counts.ignored_before(call.namespace, call.digest, call.key, token_of(call.ignored))
     if not call.effect:
         return any(True for _ in others) or history.ignored.tells_apart(
             asked, history.successes.get(asked, ()), effect=False

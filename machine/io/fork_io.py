@@ -109,7 +109,7 @@ class SharedIo(LiveIo):
             return await self._shared_in_transaction(call)
         alike = 0
         if call.mac is not None:
-            alike = self._scope.sent_before(call.namespace, call.digest, call.mac)
+            alike = self._scope.counts.sent_before(call.namespace, call.digest, call.mac)
         found = self._past.answer(call, self._scope.state.id, keeps_all=call.keeps_all, alike=alike)
         if found is None:
             if call.effect and self._past.ambiguous(call, self._scope.state.id):

@@ -76,8 +76,11 @@ class GoingOnIo(IoProvider):
             if call.key in self._progress.keys:
                 return call
             if call.key.startswith(RESERVED_FACT_PREFIX):
-                self._scope.uncount(namespace, call.digest)
+                self._scope.counts.uncount(namespace, call.digest, reconciling=self._scope.reads_only)
         return self._live._identify(namespace, request, fact_key, **more)  # noqa: SLF001 - a part of this object
+
+    def _has_version(self, call: Call) -> bool:
+        return self._progress.over or call.key in self._progress.keys
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         return await self._side(call)._fact(call, value)  # noqa: SLF001 - a part of this object
@@ -109,9 +112,6 @@ class GoingOnIo(IoProvider):
         if side is self._live:
             await self._progress.until_over()
         return await side._answer(call)  # noqa: SLF001 - a part of this object
-
-    def _has_version(self, call: Call) -> bool:
-        return self._progress.over or call.key in self._progress.keys
 
     def _may_be_put_away(self) -> bool:
         return self._progress.over

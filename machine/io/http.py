@@ -104,10 +104,10 @@ class HttpTransport(BaseTransport):
         (retryable unless the request is at fault), `http_too_many_redirects`, `http_redirect_refused` or
         `http_body_too_large`.
         """
-        call = self._call(namespace, request)
         if (work := client_work(namespace)) is not None:
-            whole: dict[str, Any] = await work.perform(call)
+            whole: dict[str, Any] = await work.perform(request)
             return whole
+        call = self._call(namespace, request)
         with failures_of(call), anyio.move_on_after(call["timeout"]):
             response = await self._sent(call)
             try:
@@ -121,9 +121,9 @@ class HttpTransport(BaseTransport):
 
         Here `timeout` covers the time to the head, and the time to each piece.
         """
-        call = self._call(namespace, request)
         if (work := client_work(namespace)) is not None:
-            return await work.open(call)
+            return await work.open(request)
+        call = self._call(namespace, request)
         with failures_of(call), anyio.move_on_after(call["timeout"]):
             response = await self._sent(call)
             opened = False
@@ -145,7 +145,7 @@ class HttpTransport(BaseTransport):
             await client.aclose()
 
     def _call(self, namespace: str, request: Any) -> dict[str, Any]:
-        """Return a request checked again, because our builder may not have made it."""
+        """Return a request checked again, because our builder may not have made it, as it has that of a client."""
         if namespace != "http":
             raise self._unknown(namespace)
         body = field(request, "body", dict, NoneType)

@@ -67,7 +67,7 @@ class LiveIo(IoProvider):
         transport = self._scope.transport(call.namespace)
         if transport is None or call.namespace in WAIT_KINDS:
             raise no_transport(call)
-        if self._scope.config.io_mode is IoMode.REPLAY:
+        if self._scope.run.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
         if call.effect:
             await self._refuse_late()
@@ -215,7 +215,7 @@ class LiveIo(IoProvider):
                         response = await self._received.open(transport, call, request)
                     if call.namespace == clock.NOW:
                         response = max(response, scope.log.floor_ms)
-                    if call.namespace == "http" and scope.requests.steady:
+                    if call.namespace == "http" and scope.run.requests.steady:
                         response = without_volatile(response)
                 given, sure = response, None
                 if call.namespace == SECRET:
@@ -254,14 +254,14 @@ class LiveIo(IoProvider):
     async def _slept(self, transport: Transport, call: Call, request: Any) -> Any:
         """Sleep, or sleep for the rest of the time if an interrupted attempt has begun to."""
         scope = self._scope
-        if scope.timers is None:
+        if scope.run.timers is None:
             return await transport.perform(call.namespace, request)
         # without the attempt, because each has another number
         named = not call.key.startswith(RESERVED_FACT_PREFIX)
         name = f"{call.digest}/{call.key if named else '@' + call.key.rpartition('/')[2]}"
-        first = scope.log.history.states[scope.state.id].fresh_from
+        first = scope.log.history.states[scope.state.id].failed.fresh_from
         seconds = field(request, "seconds", int, float)
-        left = scope.timers.left(scope.state.id, name, seconds, attempt=scope.attempt, first=first)
+        left = scope.run.timers.left(scope.state.id, name, seconds, attempt=scope.attempt, first=first)
         with anyio.move_on_after(left if left < seconds else None):
             return await transport.perform(call.namespace, request)
         return None
@@ -269,7 +269,7 @@ class LiveIo(IoProvider):
     def _shut(self, call: Call) -> FactError:
         """Return the outcome of a call in a run that must not reach the outside world."""
         exc: IoError
-        retryable = self._scope.config.replay_missing_fact_retryable
+        retryable = self._scope.run.config.replay_missing_fact_retryable
         details = {"request": call.digest}
         if call.key.startswith(RESERVED_FACT_PREFIX):
             text = f"a call of {call.namespace} has no fact key, so the run cannot have its fact"

@@ -77,7 +77,7 @@ class HandOut:
             self._scope.log.flush()
 
     def _must_be_durable(self, call: Call) -> bool:
-        return call.effect or self._scope.config.durability is Durability.FACTS
+        return call.effect or self._scope.run.config.durability is Durability.FACTS
 
     def _may_change(self, call: Call) -> bool:
         """Say whether a call may change the outside world, even against the declaration of its state."""

@@ -27,7 +27,7 @@ LEFT_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.1
 
 _Place = tuple[Any, ...]
-"""Where the tasks of a handler wait: equal and the same as long as none of them moves."""
+"""A snapshot of what the tasks of a handler wait for: equal as long as none of them moves."""
 
 
 class Parking:

@@ -98,7 +98,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, ChildCalls, Publishing,
         the same key and request returns the same value without another request. `ignore` says which parts of an
         `http` request are not compared. Raises the recorded `IoError` when the call failed.
         """
-        rules = self._scope.requests.of_call(namespace, ignore)
+        rules = self._scope.run.requests.of_call(namespace, ignore)
         with engine_at_work():
             call = self._identify(namespace, request, fact_key, rules=rules)
             result: IoResult = self._whole(await self._fact(call))
@@ -223,7 +223,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, ChildCalls, Publishing,
         """
         from machine.io.httpx_transport import transport_of  # noqa: PLC0415 - only those who use it pay for it
 
-        return transport_of(self.open_client_stream, self.sensitive, self._scope.requests, options)
+        return transport_of(self.open_client_stream, self.sensitive, self._scope.run.requests, options)
 
     def _identify(
         self,
@@ -247,7 +247,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, ChildCalls, Publishing,
             )
         self._check_declared(namespace, request)
         raw = canonical.encode(request)
-        asked = self._asked(namespace, request, raw, rules or scope.requests)
+        asked = self._asked(namespace, request, raw, rules or scope.run.requests)
         data, refused = asked.data, asked.refusal or self._reserved(namespace, request)
         if data is not raw:
             request = canonical.decode(data)
@@ -260,10 +260,10 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions, ChildCalls, Publishing,
             if self._is_secret(key):  # and the fact of its refusal has no key of the caller's
                 key, refusal = None, refusal or secret_key()
         if key is None:
-            occurrence = scope.occurrence(namespace, digest)
+            occurrence = scope.counts.occurrence(namespace, digest, reconciling=scope.reads_only)
             key = path_key(scope.state.id, scope.attempt, namespace, digest, occurrence)
         # in a run in replay mode nothing leaves the process, so nothing is intended
-        may = self._applies and scope.config.io_mode is not IoMode.REPLAY
+        may = self._applies and scope.run.config.io_mode is not IoMode.REPLAY
         effect = may and refusal is None and self._is_effect(namespace, request, key)
         keeps, made = scope.keeps_all if keeps is None else keeps, asked.compared or raw
         call = Call(key, namespace, request, digest, data, effect, made, asked, refusal, keeps)

@@ -111,7 +111,7 @@ class RecordedAnswersIo(SharedIo):
         exc = MissingFactError(
             f"{state_id} makes a call of {call.namespace} that run {answers.run_id} has no answer to, and nothing "
             f"may go outside; it has {known}",
-            retryable=self._scope.config.replay_missing_fact_retryable,
+            retryable=self._scope.run.config.replay_missing_fact_retryable,
             details={"state_id": state_id, "namespace": call.namespace, "request": call.digest},
         )
         return FactError(exc.kind, describe(exc, hint=False))

@@ -61,12 +61,10 @@ def parts(stored: Mapping[str, Any], stand_ins: Iterable[str] = ()) -> Sensitive
     They are found in the stored request, so that a replay without the key, whose handler has placeholders, finds
     the same. A stand-in is stored unchanged, but the sent request holds the true value instead.
     """
-    swap = Swap({text: text for text in stand_ins})
+    swap = Swap(texts) if (texts := {text: text for text in stand_ins}) else None
 
     def holds(value: Any) -> bool:
-        swap.used.clear()
-        swap.document(value)
-        return bool(swap.used) or _has_placeholder(value)
+        return _has_placeholder(value) or (swap is not None and swap.finds(value))
 
     headers = stored.get("headers") or {}
     return Sensitive(

@@ -267,9 +267,9 @@ class ReplayIo(IoProvider):
 
     def _slept_in_place(self, request: Mapping[str, Any]) -> bool:
         scope, digest = self._scope, clock.sleep_digest(request)
-        key = path_key(
-            scope.state.id, scope.attempt, clock.SLEEP, digest, scope.next_occurrence(clock.SLEEP, digest)
-        )
+        occurrence = scope.counts.occurrence(clock.SLEEP, digest, reconciling=scope.reads_only)
+        scope.counts.uncount(clock.SLEEP, digest, reconciling=scope.reads_only)
+        key = path_key(scope.state.id, scope.attempt, clock.SLEEP, digest, occurrence)
         return self._recording.fact(key) is not None or super()._slept_in_place(request)
 
     async def _be_cancelled(self, fact: FactRecorded) -> NoReturn:

@@ -124,7 +124,7 @@ class StreamCalls(ABC):
 
         It comes in pieces if the transport of `namespace` can do so (`Streaming`), else as a whole.
         """
-        rules = self._scope.requests.of_call(namespace, ignore)
+        rules = self._scope.run.requests.of_call(namespace, ignore)
         return await self._opened(namespace, request, fact_key, rules)
 
     async def open_client_stream(self, namespace: str, request: Any, rules: RequestRules) -> CallStream:
@@ -203,4 +203,5 @@ class StreamCalls(ABC):
         await self._handing.end()
         for stream in list(self._open_streams.values()):
             await stream.aclose()
-        self._scope.databases.abandon()
+        if (databases := self._scope.opened_databases) is not None:
+            databases.abandon()

@@ -6,6 +6,7 @@ replay alike.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -66,7 +67,6 @@ class CallStream:
         self._number = 0
         self._answered: FactRecorded | None = None
         self._whole: list[bytes] | None = None
-        self._one_at_a_time = anyio.Lock(fast_acquire=True)
         self.ended = self._given_up = False
         self._reading = fact.piece is not None
         if fact.piece is None and parts.ends_stream(fact):
@@ -76,6 +76,10 @@ class CallStream:
             answer, self._whole = _parted(call.namespace, answer)
         self.head: dict[str, Any] = answer
         self.size = None if self._whole is None else sum(map(len, self._whole))
+
+    @functools.cached_property
+    def _one_at_a_time(self) -> anyio.Lock:
+        return anyio.Lock(fast_acquire=True)  # an answer that came whole, as most do, needs none
 
     @property
     def is_whole(self) -> bool:

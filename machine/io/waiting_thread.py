@@ -12,11 +12,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-import anyio
-from anyio import from_thread
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import EventLoopToken
 
 from machine.errors import StateError
 
@@ -30,27 +28,46 @@ class WaitingThread:
         self._parts: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def wait_for(self, call: Callable[[], Coroutine[Any, Any, T]], token: EventLoopToken) -> T:
-        """Run a call on an event loop, do in this thread what it gives it, and return its result."""
-        tasks: list[asyncio.Task[T]] = []
+        """Run a call on an event loop, do in this thread what it gives it, and return its result.
+
+        The thread waits once for each part and once for the result, and for nothing else: to wake a thread takes
+        longer than most of what is done between.
+        """
+        loop = cast("asyncio.AbstractEventLoop", token.native_token)
+        tasks: list[asyncio.Task[None]] = []
+        outcome: list[T] = []
+        failure: list[Exception] = []
+
+        async def made() -> None:
+            try:
+                outcome.append(await call())
+            except Exception as exc:  # noqa: BLE001 - raised again in the thread that waits
+                failure.append(exc)
+            self._parts.put(None)  # now, so that the thread wakes up while the task ends
 
         def begin() -> None:
-            _waiting.set(self)
-            task = asyncio.get_running_loop().create_task(call())
-            task.add_done_callback(lambda _: self._parts.put(None))
+            task = loop.create_task(made())
+            task.add_done_callback(lambda _: self._parts.put(None))  # also if it never began
             tasks.append(task)
 
         context = contextvars.copy_context()
-        from_thread.run_sync(context.run, begin, token=token)
+        context.run(_waiting.set, self)
+        loop.call_soon_threadsafe(begin, context=context)
         while (part := self._parts.get()) is not None:
             part()
+        if outcome:
+            return outcome[0]
+        if failure:
+            raise failure.pop()
         (task,) = tasks
-        if task.cancelled():  # as for a call from any thread
-            raise CancelledError
-        return task.result()
+        if not task.cancelled():
+            task.result()  # raises what ends a program
+        raise CancelledError  # as for a call from any thread
 
     async def do(self, part: Callable[[], T]) -> T:
         """Do a part of the call in the thread that waits, and return its result."""
-        done, token = anyio.Event(), current_token()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
         outcome: list[T] = []
         failure: list[BaseException] = []
         context = contextvars.copy_context()
@@ -61,18 +78,20 @@ class WaitingThread:
             except BaseException as exc:  # noqa: BLE001 - raised again where it is awaited
                 failure.append(exc)
             try:
-                if isinstance(loop := token.native_token, asyncio.AbstractEventLoop):
-                    loop.call_soon_threadsafe(done.set)  # without waiting for it, as `run_sync` does
-                else:
-                    from_thread.run_sync(done.set, token=token)
+                loop.call_soon_threadsafe(_settle, done)
             except RuntimeError:  # the loop has gone: nobody waits
                 return
 
         self._parts.put(work)
-        await done.wait()
+        await done
         if failure:
-            raise failure[0]
+            raise failure.pop()
         return outcome[0]
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():  # it is, if the call was cancelled meanwhile
+        done.set_result(None)
 
 
 _waiting: Final[ContextVar[WaitingThread | None]] = ContextVar("machine_waiting_thread", default=None)

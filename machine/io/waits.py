@@ -42,7 +42,7 @@ _LONGEST_NAME: Final = 256
 
 @attrs.frozen
 class Approval:
-    """The answer to `io.approval`: what was decided, by whom, their comment, and a value that they gave."""
+    """The answer to `io.approval`: what was decided, who decided it, a comment, and a value that was given."""
 
     approved: bool
     by: str | None = None

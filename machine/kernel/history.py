@@ -15,7 +15,6 @@ from blake3 import blake3
 from machine.config import MOST_CONCURRENT
 from machine.errors import Code, ErrorInfo, LogError
 from machine.events import (
-    STOPPED_CODES,
     DomainEventRecorded,
     EffectIntended,
     Entry,
@@ -33,7 +32,6 @@ from machine.events import (
     StateSkipped,
     WaitBegun,
 )
-from machine.failed_attempt_info import read_causes, read_wait
 from machine.kernel import log_rules, suspension
 from machine.kernel.facts_with_ignored_parts import IgnoredParts
 from machine.kernel.open_waits import OpenWaits
@@ -43,9 +41,6 @@ from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.transactions import Transactions
 from machine.waits import Wait
-
-COPIED: Final = "copied"
-"""Marker in the info of an interrupted attempt that a fork copied: the driver that died was the parent's."""
 
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
@@ -170,7 +165,7 @@ class History:
             raise LogError(
                 seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
             )
-        elif state.status is StateStatus.FAILED and not state.cut:
+        elif state.status is StateStatus.FAILED and not state.failed.cut:
             raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
         goes_on = state.status is StateStatus.SUSPENDED and not state.anew
         number = state.attempts - goes_on
@@ -187,7 +182,8 @@ class History:
                 seq, f"{state_id} begins on a base that is not the checkpoint", code=Code.LOG_BASE_SNAPSHOT
             )
         if state.attempts:
-            state.status, state.retry_delay_ms, state.retry_ts_millis = StateStatus.OPEN, None, None
+            state.status = StateStatus.OPEN
+            state.failed = attrs.evolve(state.failed, retry_delay_ms=None, retry_ts_millis=None)
             self.stopped.pop(state_id, None)
         state.attempts = number + 1
         state.base_snapshot_id = base
@@ -215,26 +211,16 @@ class History:
     def _fail(self, entry: Entry, event: StateFailed) -> bool:
         """Close an attempt; return True for one that is suspended, which has neither failed nor ended."""
         state = self._close(entry.seq, event.type, event.state_id)
-        state.status, state.error, state.cut = StateStatus.FAILED, event.error, event.cut
         if event.suspended:
             self.open_waits.check_suspended(entry.seq, event.state_id, state.attempts - 1)
             state.status, state.answered, state.anew = StateStatus.SUSPENDED, False, False
+            state.failed = attrs.evolve(state.failed, error=event.error, cut=True)
             self.stopped[event.state_id] = None
             return True
-        if causes := read_causes(entry.info):
-            state.error = attrs.evolve(event.error, causes=causes)
-        state.retry_after_ms, state.read = read_wait(entry.info), entry.info.get("read")
+        state.status, state.read = StateStatus.FAILED, entry.info.get("read")
+        state.failed = state.failed.and_one(entry, event, state.attempts)
         self.stopped[event.state_id] = None
-        if event.error.code not in STOPPED_CODES:
-            state.failures += 1
-            state.failed_seq = state.failed_seq or entry.seq
-            state.recoveries = 0
-        elif event.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
-            state.recoveries += COPIED not in entry.info
-            state.orphans += (state.attempts - 1,)
         self.cancelling = self.cancelling or event.error.code == Code.RUN_CANCELLED
-        if not event.cut:
-            state.fresh_from = state.attempts
         return False
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
@@ -249,7 +235,9 @@ class History:
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
         state = log_rules.state_to_retry(self.states.get(event.state_id), entry.seq, event)
         state.status = StateStatus.WAITING
-        state.retry_delay_ms, state.retry_ts_millis = event.delay_ms, entry.ts_millis
+        state.failed = attrs.evolve(
+            state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
+        )
 
     def _within(
         self, entry: Entry, event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
@@ -294,7 +282,9 @@ class History:
             self.successes.setdefault(call, []).append(event)
         # an error is no progress unless an operator supplied it: each attempt would meet it again
         if event.outcome.final or self.status is RunStatus.SUSPENDED:
-            self.states[event.state_id].recoveries = 0
+            state = self.states[event.state_id]
+            if state.failed.recoveries:
+                state.failed = attrs.evolve(state.failed, recoveries=0)
         # a call that was abandoned may have happened all the same
         if not event.unknown:
             self.uncertain.pop(event.key, None)
@@ -312,7 +302,9 @@ class History:
             )
         self.uncertain[event.key] = event
         self.transactions.intend(event, entry.info)
-        self.states[event.state_id].failed_seq = None
+        state = self.states[event.state_id]
+        if state.failed.failed_seq is not None:
+            state.failed = attrs.evolve(state.failed, failed_seq=None)
         self.sent.setdefault((event.state_id, event.namespace, event.idempotency_key), event.request_digest)
 
     def _wait(self, entry: Entry, event: WaitBegun) -> None:

@@ -49,7 +49,7 @@ class OpenWaits:
     children: dict[str, OpenWait] = attrs.field(factory=dict)
     """The waits for child runs, as they were last begun, whether or not they are over."""
     latest_ms: int = 0
-    """When the last answer was recorded, in milliseconds since the epoch; 0 without one."""
+    """The time of the last answer, in milliseconds since the epoch; 0 without one."""
 
     def begin(self, entry: Entry, event: WaitBegun) -> None:
         """Open a wait. Raises `LogError` when its attempt has begun it already."""

@@ -35,11 +35,11 @@ def skip_decision(plan: Graph, config: RunConfig, history: History, state_id: st
 
 def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
     """Return why a state is not begun again after its driver died, or None when it may be."""
-    state = history.states[state_id]
-    died = state.error is not None and state.error.code == Code.ORPHAN_ATTEMPT_RECOVERED
-    if not died or state.recoveries < config.recoveries:
+    failed = history.states[state_id].failed
+    died = failed.error is not None and failed.error.code == Code.ORPHAN_ATTEMPT_RECOVERED
+    if not died or failed.recoveries < config.recoveries:
         return None
-    times = f"{state.recoveries} times in a row" if state.recoveries > 1 else "once"
+    times = f"{failed.recoveries} times in a row" if failed.recoveries > 1 else "once"
     return ErrorInfo(
         code=Code.RECOVERY_LIMIT,
         category=ErrorCategory.UNKNOWN,
@@ -47,7 +47,7 @@ def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorI
         message=f"the process that drove {state_id} died {times} with its attempt open, and the attempt had "
         "recorded nothing new (find what kills the process: memory, a signal, C code, os._exit; then go on with "
         "`machine fork`, which keeps what is recorded, or start a run with a larger `recoveries`)",
-        details={"state_id": state_id, "recoveries": state.recoveries},
+        details={"state_id": state_id, "recoveries": failed.recoveries},
     )
 
 
@@ -61,17 +61,17 @@ def retry_decision(
     answer about an effect suspends the run instead. A suspended attempt goes on as soon as one of its waits is
     answered, or when it is `woken`, because its driver can itself do what it waits for.
     """
-    state = history.states[state_id]
+    state, failed = history.states[state_id], history.states[state_id].failed
     if state.status is StateStatus.SUSPENDED:
         if state.answered or state.anew or woken:
             return EnterState(state_id, state.attempts - (not state.anew), history.checkpoint or "")
         return SuspendRun(history.open_waits.of_state(state_id))
-    meta, error, checkpoint = plan.states[state_id].meta, state.error, history.checkpoint or ""
+    meta, error, checkpoint = plan.states[state_id].meta, failed.error, history.checkpoint or ""
     policy = meta.retry or config.retry_policy
     waiting = state.status is StateStatus.WAITING
     asks = error is not None and error.code == Code.EFFECT_UNCERTAIN
     stopped = error is not None and error.code in STOPPED_CODES
-    retried = error is not None and error.retryable and state.failures < policy.max_attempts
+    retried = error is not None and error.retryable and failed.failures < policy.max_attempts
     if not (waiting or stopped or retried or asks):
         return None
     unknown = history.uncertain_of(state_id)
@@ -84,9 +84,9 @@ def retry_decision(
     if unknown:
         return SuspendRun(tuple(EffectWait(intent.key, state_id) for intent in unknown))
     if waiting or stopped:
-        delay_ms, since_ms = state.retry_delay_ms or 0, state.retry_ts_millis or 0
+        delay_ms, since_ms = failed.retry_delay_ms or 0, failed.retry_ts_millis or 0
         return EnterState(state_id, state.attempts, checkpoint, delay_ms, since_ms)
-    delay_ms = max(policy.delay_ms(state.failures - 1), state.retry_after_ms)
+    delay_ms = max(policy.delay_ms(failed.failures - 1), failed.retry_after_ms)
     return ScheduleRetry(state_id, state.attempts, delay_ms)
 
 
@@ -103,9 +103,11 @@ def fork_point(history: History) -> int | None:
         return history.head_seq  # its end is not shared, and nothing has failed: the next attempt is made
     with_effects = {state_id for state_id, _, _ in history.sent}
     failed = [
-        state.began_seq if calls_again else state.failed_seq
+        state.began_seq if calls_again else state.failed.failed_seq
         for state_id, state in history.states.items()
-        if state.status is StateStatus.FAILED and (error := state.error) and error.code not in STOPPED_CODES
+        if state.status is StateStatus.FAILED
+        and (error := state.failed.error)
+        and error.code not in STOPPED_CODES
         for calls_again in [error.category is ErrorCategory.OFF_CHAIN and state_id not in with_effects]
     ]
     return min((seq - 1 for seq in failed if seq is not None), default=None)

@@ -39,7 +39,7 @@ def reusable(history: History, state_id: str, *, keeps_all: bool) -> Sequence[Fa
 def attempts_before(history: History, state_id: str, *, keeps_all: bool) -> range:
     """Return the attempts of a state whose facts may answer the open one."""
     state = history.states[state_id]
-    return range(0 if keeps_all else state.fresh_from, state.attempts - 1)
+    return range(0 if keeps_all else state.failed.fresh_from, state.attempts - 1)
 
 
 def sent_alike(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import attrs
 
-from machine.errors import ErrorInfo
+from machine.errors import Code, ErrorInfo
+from machine.events import STOPPED_CODES, Entry, StateFailed
+from machine.failed_attempt_info import read_causes, read_wait
+
+COPIED: Final = "copied"
+"""Marker in the info of an interrupted attempt that a fork copied: the driver that died was the parent's."""
 
 NOT_TAKEN: Final = "not_taken:"
 """Prefix of the skip reason of a state that its predecessor, named after it, chose not to continue to."""
@@ -32,34 +37,66 @@ class StateStatus(StrEnum):
         return self is StateStatus.COMPLETED or self is StateStatus.SKIPPED
 
 
-@attrs.define
-class StateHistory:
-    """The history of one state according to the log.
+@attrs.frozen
+class FailedAttempts:
+    """The attempts of a state that did not complete, as far as its next attempt depends on them.
 
-    `attempts` counts those begun; `failures` those that use up the retry budget (not those recovered after a
-    crash); `recoveries` those in a row that ended with the death of their driver without any new fact that a later
-    attempt could reuse; `fresh_from` is the first attempt whose facts a later one of a read-only state may still
-    reuse; `began_seq` is the event that began its first attempt, `failed_seq` the one that began the first failed
-    attempt since its last effect; `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was
-    scheduled. `base_snapshot_id` is the context its attempts began on; `wrote` and `not_taken` are as in
-    `state_completed`; `read` lists the context keys that its last attempt is known to have read.
+    `error` and `cut` are of the last one. `failures` counts those that use up the retry budget (not those recovered
+    after a crash); `recoveries` those in a row that ended with the death of their driver without any new fact that
+    a later attempt could reuse; `fresh_from` is the first attempt whose facts a later one of a read-only state may
+    still reuse; `failed_seq` is the event that began the first failed attempt since the state's last effect;
+    `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was scheduled.
     """
 
-    status: StateStatus
-    attempts: int = 0
+    error: ErrorInfo | None = None
+    cut: bool = False
     failures: int = 0
     recoveries: int = 0
     fresh_from: int = 0
-    error: ErrorInfo | None = None
-    cut: bool = False
     orphans: tuple[int, ...] = ()
     """The number of attempts that ended with the death of their driver."""
-    began_seq: int | None = None
     failed_seq: int | None = None
     retry_after_ms: int = 0
     """The delay that the external service asked for when the last attempt failed."""
     retry_delay_ms: int | None = None
     retry_ts_millis: int | None = None
+
+    def and_one(self, entry: Entry, event: StateFailed, begun: int) -> FailedAttempts:
+        """Return these attempts and one more, the last of the `begun`, which failed with this entry."""
+        causes = read_causes(entry.info)
+        changes: dict[str, Any] = {
+            "error": attrs.evolve(event.error, causes=causes) if causes else event.error,
+            "cut": event.cut,
+            "retry_after_ms": read_wait(entry.info),
+        }
+        if event.error.code not in STOPPED_CODES:
+            changes["failures"] = self.failures + 1
+            changes["failed_seq"] = self.failed_seq or entry.seq
+            changes["recoveries"] = 0
+        elif event.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
+            changes["recoveries"] = self.recoveries + (COPIED not in entry.info)
+            changes["orphans"] = (*self.orphans, begun - 1)
+        if not event.cut:
+            changes["fresh_from"] = begun
+        return attrs.evolve(self, **changes)
+
+
+_NONE_FAILED: Final = FailedAttempts()
+
+
+@attrs.define
+class StateHistory:
+    """The history of one state according to the log.
+
+    `attempts` counts those begun; `began_seq` is the event that began its first attempt. `base_snapshot_id` is the
+    context its attempts began on; `wrote` and `not_taken` are as in `state_completed`; `read` lists the context
+    keys that its last attempt is known to have read.
+    """
+
+    status: StateStatus
+    attempts: int = 0
+    began_seq: int | None = None
+    failed: FailedAttempts = _NONE_FAILED
     reason: str | None = None
     snapshot_id: str | None = None
     base_snapshot_id: str | None = None

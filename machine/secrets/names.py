@@ -301,6 +301,7 @@ def is_name(text: str) -> bool:
     return len(text) <= _LONGEST_SAID and _NAME.fullmatch(text) is not None and "__secret_" not in text
 
 
+@functools.lru_cache(maxsize=4096)
 def header_strength(name: str) -> Strength:
     """Return the strength of the name of a header field: it is in the list, or ends like the name of a field."""
     low = name.lower()

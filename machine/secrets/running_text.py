@@ -70,8 +70,16 @@ def _looks_of(rules: Rules) -> Any:
     return searcher((*_SIGNS, *signs_of(rules.formats)))
 
 
+_REPEATED: Final = 64
+"""The length of the longest text that is likely to come again, as the names in a request do."""
+
+
 def look_at(rules: Rules, text: str) -> Look:
     """Return the kinds of secrets that a text may hold."""
+    return (_look_at_short if len(text) <= _REPEATED else _look_at)(rules, text)
+
+
+def _look_at(rules: Rules, text: str) -> Look:
     there = sorted(_looks_of(rules).Match(text.encode("utf-8", "replace")) or ())
     names = bool(rules.names or rules.pointers) or _NAMES in there
     return Look(
@@ -85,6 +93,9 @@ def look_at(rules: Rules, text: str) -> Look:
         tables=names and may_have_table(text),
         packed=_PACKED in there,
     )
+
+
+_look_at_short: Final = functools.lru_cache(maxsize=4096)(_look_at)
 
 
 def running(rules: Rules, text: str, look: Look, work: Work, *, request: bool) -> Iterator[Finding]:

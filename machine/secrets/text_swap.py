@@ -80,6 +80,12 @@ class Swap:
             return [self.document(item) for item in value]
         return value
 
+    def finds(self, value: Any) -> bool:
+        """Say whether a JSON value has any of the texts."""
+        self.used.clear()
+        self.document(value)
+        return bool(self.used)
+
     def text(self, text: str, content_type: str = "", depth: int = 0) -> str:
         """Return a text with its parts replaced; `content_type` is its media type, if known."""
         if len(text) < self._least:

@@ -84,6 +84,12 @@ def _strays(conn: sqlite3.Connection) -> Iterator[str]:
         yield f"index: there are events of a run {run} that has no row"
     for (run,) in conn.execute("SELECT DISTINCT run FROM inbox WHERE run NOT IN (SELECT key FROM runs)"):
         yield f"inbox: there are messages to a run {run} that has no row"
+    waiting = "SELECT run_id FROM runs JOIN signal_waits ON run = key WHERE status <> 'suspended'"
+    for (run_id,) in conn.execute(waiting):
+        yield f"index: run {run_id} waits for a signal and is not suspended"
+    odd = "answered_ms IS NOT NULL AND (status <> 'suspended' OR typeof(answered_ms) <> 'integer')"
+    for (run_id,) in conn.execute(f"SELECT run_id FROM runs WHERE {odd}"):  # noqa: S608 - a constant
+        yield f"index: run {run_id} was answered and is not suspended"
 
 
 def _index(conn: sqlite3.Connection) -> Iterator[str]:

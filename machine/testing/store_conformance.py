@@ -30,10 +30,13 @@ from machine.errors import (
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, StoredEvent
+from machine.testing.conformance_due import DueConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
 from machine.testing.conformance_messages import InboxConformance
+from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
+from machine.testing.conformance_signals import SignalConformance
 from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of
 
@@ -43,7 +46,14 @@ def _oversized() -> Artifact:
     return Artifact("0" * 64, "output", bytes(MAX_ARTIFACT_BYTES + 1))
 
 
-class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
+class StoreConformance(
+    LeaseConformance,
+    InboxConformance,
+    DueConformance,
+    SignalConformance,
+    ScheduleConformance,
+    KeyConformance,
+):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 
     # the log

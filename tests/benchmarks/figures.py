@@ -242,7 +242,7 @@ def http(rounds: int) -> Iterator[Row]:
     )
     yield row(found, few, "cpu", "µs", goal=at_most(70))
     yield row(found, many, "cpu", "µs", goal=at_most(70))
-    yield row(found, many, "cpu", "µs", over=few, goal=at_most(1.15), what="the same, beside 1,000")
+    yield row(found, many, "cpu", "µs", over=few, goal=at_most(1.15), what="the same, next to 1,000")
     yield row(found, mock, "cpu", "µs")
     yield row(found, one, "cpu", "µs", over=mock, goal=at_most(1.6))
     yield row(found, more, "cpu", "µs", over=one, goal=at_most(1.15))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 import socket
 import sqlite3
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -449,3 +451,40 @@ def test_an_effect_to_another_place_than_a_redirect_said_is_a_second_one(server,
 
     plan = one_state(handler, side_effects="apply_side_effect", idempotency="once")
     assert run(plan, store=store).error.code == Code.IDEMPOTENCY_KEY_REUSED
+
+
+# -- libraries that are imported later ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unimported(monkeypatch):
+    """Return the name of a library that this process has not imported yet."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "httpx2"]:
+        monkeypatch.delitem(sys.modules, name)
+    return "httpx2"
+
+
+def test_a_library_is_recorded_from_when_a_handler_imports_it(server, store, unimported):
+    before = []
+
+    def handler(ctx, io):
+        before.append(unimported in sys.modules)
+        library = importlib.import_module(unimported)
+        with library.Client(trust_env=False) as client:
+            ctx["status"] = client.get(f"{server.url}/echo").status_code
+
+    plan = one_state(handler)
+    result = run(plan, store=store)
+    assert result.error is None
+    assert before == [False]
+    assert facts(store, result.run_id) == ["http"]
+    assert not hasattr(sys.modules[unimported].HTTPTransport.handle_request, "__wrapped__")
+    server.stop()
+    assert replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_library_that_is_imported_after_all_runs_stays_as_it_is(server, store, unimported):
+    for _ in range(2):
+        assert run(one_state(lambda ctx: None), store=store).error is None
+    library = importlib.import_module(unimported)
+    assert not hasattr(library.HTTPTransport.handle_request, "__wrapped__")

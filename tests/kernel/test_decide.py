@@ -248,7 +248,7 @@ def test_crashes_use_none_of_the_retry_budget():
     run = retried(RetryPolicy(2), ["crash", "fail", "crash", "crash", "fail"])
 
     assert attempts_of(run) == [0, 1, 2, 3, 4]
-    assert run.history.states[STATE].failures == 2
+    assert run.history.states[STATE].failed.failures == 2
     assert run.history.status == "failed"
 
 

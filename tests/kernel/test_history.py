@@ -420,10 +420,12 @@ def test_a_retry_that_waits_remembers_since_when_until_it_begins():
     entries = [entry_of(1, START), entry_of(2, entered()), entry_of(3, failed())]
     history = fold([*entries, entry_of(4, retry(delay_ms=250), ts_millis=99)])
     state = history.states[A]
-    assert (state.status, state.retry_delay_ms, state.retry_ts_millis) == (StateStatus.WAITING, 250, 99)
+    assert (state.status, state.failed.retry_delay_ms) == (StateStatus.WAITING, 250)
+    assert state.failed.retry_ts_millis == 99
 
     fold([entry_of(5, entered(attempt=1))], history)
-    assert (state.status, state.retry_delay_ms, state.retry_ts_millis) == (StateStatus.OPEN, None, None)
+    assert (state.status, state.failed.retry_delay_ms) == (StateStatus.OPEN, None)
+    assert state.failed.retry_ts_millis is None
 
 
 @pytest.mark.parametrize(
@@ -433,7 +435,7 @@ def test_a_retry_that_waits_remembers_since_when_until_it_begins():
 def test_only_a_crash_leaves_the_retry_budget_alone(code, failures, cut):
     state = fold(log_of(START, entered(), failed(code))).states[A]
 
-    assert (state.attempts, state.failures, state.cut) == (1, failures, cut)
+    assert (state.attempts, state.failed.failures, state.failed.cut) == (1, failures, cut)
 
 
 def test_a_failed_call_may_be_tried_again_by_a_later_attempt_only():

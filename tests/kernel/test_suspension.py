@@ -171,8 +171,8 @@ def test_a_crash_in_the_middle_of_a_cancel_does_not_bring_the_run_back():
 def test_an_attempt_whose_driver_stopped_uses_up_no_retry(code):
     history = fold(log_of(*CRASHED[:2], StateFailed(STATE, error_of(code))))
 
-    assert history.states[STATE].failures == 0
-    assert history.states[STATE].cut
+    assert history.states[STATE].failed.failures == 0
+    assert history.states[STATE].failed.cut
     assert decide(ASKS, RunConfig(), history) == EnterState(STATE, 1, S0)
 
 

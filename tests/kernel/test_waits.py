@@ -92,7 +92,7 @@ def test_an_early_answer_needs_no_suspension_of_the_run():
 def test_a_suspension_uses_up_no_retry():
     history = folded(START, ENTERED, BEGUN, PUT_AWAY)
     state = history.states[ASK]
-    assert (state.failures, state.recoveries, state.attempts) == (0, 0, 1)
+    assert (state.failed.failures, state.failed.recoveries, state.attempts) == (0, 0, 1)
 
 
 LOGS = {

@@ -14,6 +14,7 @@ from machine.errors import UsageError
 from machine.io.redirect_secrets import Sensitive, parts
 from machine.secrets.stand_ins import StandIns
 from machine.secrets.store_key import open_keys
+from machine.secrets.text_swap import Swap
 from tests.crashes import left_after
 from tests.secrets.engine_world import Outside, seqs, stored, told_alike
 
@@ -410,3 +411,12 @@ def test_what_holds_a_stand_in_in_another_encoding_is_left_behind_at_a_redirect(
     }
     assert parts(stored, [STAND_IN]) == Sensitive(frozenset({"x-part"}), body=True)
     assert parts(stored, ["another-one-9"]) == Sensitive()
+
+
+def test_without_stand_ins_no_encoding_of_a_request_is_undone(monkeypatch):
+    def decoded(self, value):
+        raise AssertionError(value)
+
+    monkeypatch.setattr(Swap, "document", decoded)
+    stored = {"headers": {"x-part": "__secret_a__", "x-plain": "1"}, "body": {"text": '{"a": 1}'}}
+    assert parts(stored) == Sensitive(frozenset({"x-part"}))

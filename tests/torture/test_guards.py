@@ -202,7 +202,7 @@ def a_cut_attempt_uses_up_no_retry(patch):
 
     def strict(plan, config, history, state_id):
         decision, state = after(plan, config, history, state_id), history.states[state_id]
-        if isinstance(decision, EnterState) and state.retry_delay_ms is None:
+        if isinstance(decision, EnterState) and state.failed.retry_delay_ms is None:
             return ScheduleRetry(state_id, state.attempts, 0)
         return decision
 

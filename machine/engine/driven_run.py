@@ -1,0 +1,66 @@
+"""A run that a worker drives: in a thread with an event loop of its own, so that it holds up nothing else.
+
+The thread is a daemon: a handler that hangs for ever cannot keep a worker that was asked to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from machine.engine.start_and_resume import RunResult
+
+
+class DrivenRun:
+    """The driving of one run, from `start` until `ended` is called with it, from its thread."""
+
+    def __init__(
+        self,
+        key: str,
+        drive: Callable[[], Coroutine[Any, Any, RunResult]],
+        ended: Callable[[DrivenRun], None],
+    ) -> None:
+        self.key = key
+        """The run's id, or the invocation key of a run that may not be there yet."""
+        self.result: RunResult | None = None
+        self.error: BaseException | None = None
+        self._drive = drive
+        self._ended = ended
+        self._lock = threading.Lock()
+        self.was_interrupted = False
+        """True once the worker has interrupted it."""
+        self._cancel: Callable[[], object] | None = None
+
+    def start(self) -> None:
+        """Begin to drive."""
+        threading.Thread(target=self._live, name=f"machine run {self.key}", daemon=True).start()
+
+    def interrupt(self) -> None:
+        """Interrupt its attempts, as Ctrl-C does: it can be resumed. Twice is harmless."""
+        with self._lock:
+            self.was_interrupted = True
+            if self._cancel is not None:
+                self._cancel()
+
+    def _live(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as exc:  # noqa: BLE001 - reported by the worker, whose other runs go on
+            self.error = exc
+        finally:
+            self._ended(self)
+
+    async def _main(self) -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        with self._lock:
+            if self.was_interrupted:
+                task.cancel()
+            self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        try:
+            self.result = await self._drive()
+        finally:
+            with self._lock:  # from here on the loop may close at any time
+                self._cancel = None
