@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from machine.engine.new_run_id import new_run_id as new_run_id
     from machine.engine.recorder import Recorder as Recorder
     from machine.engine.reporter import Reporter as Reporter
+    from machine.engine.run_result import RunResult as RunResult
     from machine.engine.scan import scan as scan
-    from machine.engine.start_and_resume import RunResult as RunResult
     from machine.errors import Failure as Failure
     from machine.errors import IoError as IoError
     from machine.errors import MachineError as MachineError
@@ -78,7 +78,7 @@ _HOMES: Final = {
     "Recorder": "machine.engine.recorder",
     "Reporter": "machine.engine.reporter",
     "new_run_id": "machine.engine.new_run_id",
-    "RunResult": "machine.engine.start_and_resume",
+    "RunResult": "machine.engine.run_result",
     "scan": "machine.engine.scan",
     **dict.fromkeys(("Failure", "IoError", "MachineError"), "machine.errors"),
     "DomainEvent": "machine.events",

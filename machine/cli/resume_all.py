@@ -17,7 +17,7 @@ from machine.cli.output import STYLES, Cell, clean
 from machine.cli.recorded_run_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
 from machine.engine import run_reader
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import Code, ConfigError, MachineError, PlanError, UsageError
 from machine.exception_causes import error_json
 from machine.kernel.run_status import INTERRUPTED, RunStatus
@@ -36,6 +36,7 @@ def resume_all(
     target: str | None,
     *,
     allow_plan_change: bool,
+    allow_code_change: bool,
     lease: float,
     jobs: int | None,
     quiet: bool,
@@ -51,7 +52,7 @@ def resume_all(
         return Exit.OK
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        return report.of(Resuming(session, target, allow_plan_change, lease), items, jobs)
+        return report.of(Resuming(session, target, allow_plan_change, allow_code_change, lease), items, jobs)
     except (KeyboardInterrupt, Terminated) as exc:
         command = session.command("resume", "--all")
         cancelled = Cancelled(
@@ -117,6 +118,7 @@ class Resuming(WithPlan):
     drives: ClassVar[bool] = True
 
     allow_plan_change: bool = False
+    allow_code_change: bool = False
     lease: float = LEASE_SECONDS
 
     def done(
@@ -129,6 +131,7 @@ class Resuming(WithPlan):
                 plan=plan,
                 store=store,
                 allow_plan_change=self.allow_plan_change,
+                allow_code_change=self.allow_code_change,
                 lease=self.lease,
                 reporter=reporter,
             )

@@ -28,7 +28,7 @@ from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, Undecla
 from machine.engine.dry_run import DryRun
 from machine.engine.new_run_id import new_run_id
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, StoreError, UsageError
 from machine.exception_causes import causes_text, error_json
 from machine.ids import ContextKey
@@ -161,6 +161,7 @@ def resume(
     every: Undriven = False,
     target: str | None = None,
     allow_plan_change: Flag = False,
+    allow_code_change: Flag = False,
     lease: float = LEASE_SECONDS,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -188,6 +189,9 @@ def resume(
     allow_plan_change
         Continue although the plan has changed, if that is safe: every state that has run still exists, and none
         of them would have to follow one that has not run.
+    allow_code_change
+        Continue although a suspended attempt no longer does what it did: it is begun anew, and its answers, its
+        effects and what it read stay.
     lease
         How many seconds the lease of this process lasts for drivers that cannot see whether it is alive.
     """
@@ -200,7 +204,13 @@ def resume(
         from machine.cli.resume_all import resume_all  # noqa: PLC0415 - one run needs no worker processes
 
         return resume_all(
-            session, target, allow_plan_change=allow_plan_change, lease=lease, jobs=jobs, quiet=quiet
+            session,
+            target,
+            allow_plan_change=allow_plan_change,
+            allow_code_change=allow_code_change,
+            lease=lease,
+            jobs=jobs,
+            quiet=quiet,
         )
     if jobs is not None:
         raise UsageError("--jobs is for many runs, and this is one", hint="leave it out, or --all for RUN")
@@ -216,6 +226,7 @@ def resume(
                 plan=loaded.plan,
                 store=store,
                 allow_plan_change=allow_plan_change,
+                allow_code_change=allow_code_change,
                 reporter=reporter,
                 lease=lease,
             )

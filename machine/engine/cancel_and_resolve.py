@@ -15,7 +15,7 @@ from machine.engine.live_run_secrets import looks_through, recalled, secrets_of
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, keeper_of, lease_ms_of
-from machine.engine.start_and_resume import RunResult, result_of
+from machine.engine.run_result import RunResult, result_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
 from machine.io.effect_resolution import Happened, NotDone, resolution
 from machine.kernel.history import History

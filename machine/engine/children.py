@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import anyio
 import attrs
@@ -105,17 +105,20 @@ class ChildRuns:
             result = await _apart(self._drive(ChildRun(run_id, key, plan, params)))
         except ConcurrencyError as exc:
             if exc.code != Code.RUN_LEASED:
-                self._control.fail(exc)
-                raise
+                await self._stop(exc)
             return None
-        except Exception as exc:
-            # the child is not at fault, and no answer of it: it can be driven on later
-            self._control.fail(exc)
-            raise
+        except Exception as exc:  # noqa: BLE001 - the child is not at fault: it can be driven on later
+            await self._stop(exc)
         if result.status not in FINAL_STATUSES:
             self._heard.update(heard)
             return None
         return outcome_of(result)
+
+    async def _stop(self, reason: BaseException) -> NoReturn:
+        """Stop driving the run, because its child cannot be driven: the caller is told why, and no handler."""
+        self._control.stop(reason)
+        await anyio.sleep_forever()
+        raise reason
 
     async def give_up(self, run_id: str) -> None:
         """Cancel a child, durably, unless it has ended or belongs to another run."""

@@ -64,7 +64,7 @@ class Inbox:
         ]
         found = due_answers(waits, request, self.read(), now_ms, children, signals=signals)
         self._messages = [message for message in self._messages if message.number not in heard]
-        return [_delivery(each) for each in found if each.wait.begun.state_id not in history.open]
+        return [delivery(each) for each in found if each.wait.begun.state_id not in history.open]
 
     @staticmethod
     def awaits(history: History, load: Callable[[str], bytes]) -> list[tuple[str, str]]:
@@ -77,7 +77,8 @@ class Inbox:
         return [pair for pair in asked if pair is not None]
 
 
-def _delivery(answer: WaitAnswer) -> Delivery:
+def delivery(answer: WaitAnswer) -> Delivery:
+    """Return the fact of an answer, with what belongs to it."""
     begun, payloads = answer.wait.begun, Payloads()
     payload_id = payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(answer.payload))
     fact = FactRecorded(

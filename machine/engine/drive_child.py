@@ -56,7 +56,7 @@ def children_of_run(
         provided = Provided.of(child.plan, watched.provided.given, None)
         own = watched.for_child(provided, Reporter())
         if store.run_exists(child.run_id):
-            return await ways.resume(graph, store, child.run_id, own, allow_plan_change=False)
+            return await ways.resume(graph, store, child.run_id, own)
         chosen = config_of_child(config, graph)
         opening = opening_for(graph, chosen, child.params, None, None, ignore=child.plan.ignore)
         parent = {PARENT: keeper.run_id, PARENT_KEY: child.key}

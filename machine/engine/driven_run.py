@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 
 
 class DrivenRun:

@@ -7,7 +7,7 @@ chooses the next step; `io` determines what a handler receives from the outside 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import Any
@@ -108,6 +108,10 @@ class Run:
     """In a replay, returns the exception for an undeclared act of a handler."""
     schedule: Schedule | None = None
     """The schedule of a run with concurrent states, otherwise None."""
+    check: Callable[[Run], Awaitable[None]] | None = None
+    """Looks through the run before it continues, and raises what speaks against it."""
+    goes_on: Callable[[], Awaitable[bool]] | None = None
+    """Waits for answers where only waits are left, and says whether there is one; None: the run is suspended."""
     earlier: Callable[[str, int], Earlier] | None = None
     """Returns the recorded part of an attempt that was suspended, in a live run."""
     children: Family | None = None
@@ -161,11 +165,15 @@ class Run:
         noticing = notice_tasks() if self.live else nullcontext()
         with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
             self.attempts.whole = None if self.live else self.control.scope
+            if self.check is not None:
+                await self.check(self)
             await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()
         if self.control.cancelling:
             await self._decisions()  # the rest of a cancelled run, which waits for nothing
         await self.log.durable()
+        if self.control.stopped is not None and not self.log.history.final:
+            raise self.control.stopped
 
     @property
     def at_hand(self) -> Snapshot | None:
@@ -174,7 +182,7 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        return attrs.evolve(self, live=False, opening=None, snapshot=None, second=None, **changes)
+        return attrs.evolve(self, live=False, opening=None, snapshot=None, second=None, check=None, **changes)
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
@@ -224,10 +232,10 @@ class Run:
             case ScheduleRetry(state_id, attempt, delay_ms):
                 await self._emit(RetryScheduled(state_id, attempt, delay_ms))
             case SuspendRun(waits):
-                if self.live and of_handlers(waits):
-                    await self.log.suspend(RunSuspended(waits))  # else a message came: it may be an answer
-                else:
+                if not (self.live and of_handlers(waits)):
                     await self._emit(RunSuspended(waits))
+                elif self.goes_on is None or not await self.goes_on():
+                    await self.log.suspend(RunSuspended(waits))  # else a message came: it may be an answer
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):
@@ -249,6 +257,18 @@ class Run:
         payloads = Payloads()
         payloads.items.update(self.schedule.frontier.take_made())
         return payloads
+
+    @property
+    def waits(self) -> bool:
+        """True while a handler waits for external input whose attempt is put away."""
+        history = self.log.history
+        return self.live and any(
+            wait.begun.state_id not in history.open for wait in history.open_waits.by_key.values()
+        )
+
+    def delivered(self) -> bool:
+        """Record the answers to such waits that have come by now, and say whether there were any."""
+        return self.log.deliver() > 0
 
     async def _emit(
         self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None

@@ -77,10 +77,18 @@ class Earlier(Protocol):
         ...
 
 
+class Replays(Second, Protocol):
+    """A second run, which can also run suspended attempts again."""
+
+    async def unchanged(self, run: FirstRun, suspended: Iterable[EnterState]) -> ErrorInfo | None:
+        """Run suspended attempts again up to where they were suspended; return the first difference, or None."""
+        ...
+
+
 class SecondOf(Protocol):
     """The maker of replays for a run that is driven."""
 
-    def __call__(self, earlier: Iterable[Entry], /) -> Second:
+    def __call__(self, earlier: Iterable[Entry], /) -> Replays:
         """Return a second run, given the entries of the run so far."""
         ...
 
@@ -145,6 +153,10 @@ class DrivenLog(Log, Protocol):
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
         """Return the exception that ends an attempt which exceeded its limit."""
+        ...
+
+    def deliver(self) -> int:
+        """Record the answers that open waits have by now, and return how many. Only in live mode."""
         ...
 
     async def suspend(self, event: RunSuspended) -> bool:

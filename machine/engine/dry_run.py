@@ -25,7 +25,8 @@ from machine.engine.live_run_secrets import recalled
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.start_and_resume import RunResult, run
+from machine.engine.run_result import RunResult
+from machine.engine.start_and_resume import run
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from machine import codec
+from machine import canonical, codec
 from machine.engine import sleep_timers
 from machine.engine.commit_queue import CommitQueue, StandingStill
-from machine.engine.deliver import Inbox
+from machine.engine.deliver import Inbox, delivery
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
 from machine.engine.stop_signal import Control
@@ -25,7 +25,9 @@ from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended,
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.state_history import COPIED
+from machine.kernel.open_waits import OpenWait
+from machine.kernel.state_history import COPIED, StateStatus
+from machine.kernel.wait_answers import WaitAnswer
 from machine.plan import Graph
 from machine.secrets.both_formats import OfRun
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
@@ -95,6 +97,14 @@ class LiveLog:
         """Return the time by the clock of the store, never before a time that has passed for sure."""
         return max(self._store.clock(), self.floor_ms)
 
+    @property
+    def goes_on(self) -> bool:
+        """True when a suspended attempt has an answer, or one has come that is not in the log yet."""
+        history = self.history
+        if any(state.status is StateStatus.SUSPENDED and state.answered for state in history.states.values()):
+            return True
+        return bool(history.open_waits.by_key and self._inbox.due(history, self.load, self.now_ms(), {}))
+
     def deliver(self) -> int:
         """Record the answers that open waits have by now, and return how many."""
         if not self.history.open_waits.by_key or self.history.final or self._control.cancelling:
@@ -107,6 +117,21 @@ class LiveLog:
             else:
                 self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
         return len(due)
+
+    def answer(self, wait: OpenWait, payload: Mapping[str, Any]) -> None:
+        """Record an answer to a wait that no message gave."""
+        fact, payloads, info, at_ms, _ = delivery(WaitAnswer(wait, dict(payload)))
+        self.floor_ms = max(self.floor_ms, at_ms)
+        self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
+
+    def asked(self, wait: OpenWait) -> Any:
+        """Return the request of a wait."""
+        digest = wait.begun.request_digest
+        return canonical.decode_stored(digest, self.load(digest))
+
+    def skip_to(self, ms: int) -> None:
+        """Let the time be at least this from now on."""
+        self.floor_ms = max(self.floor_ms, ms)
 
     async def suspend(self, event: RunSuspended) -> bool:
         """Suspend the run, durably, unless a message came that was not looked at yet; say whether it is."""
