@@ -20,15 +20,14 @@ from machine.ignore import Ignore
 from machine.io.attempt_scope import AttemptScope, is_namespace
 from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
-from machine.io.child_calls import ChildCalls
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
 from machine.io.outcome_turns import Flight
+from machine.io.polling import Polling
 from machine.io.publishing import Publishing
 from machine.io.redirected_effects import follows_redirect
 from machine.io.request_identity import RequestRules
 from machine.io.standard_calls import StandardCalls
-from machine.io.step_calls import StepCalls
 from machine.io.stream_calls import StreamCalls
 from machine.io.versions import Versions
 from machine.kernel.context import MAX_VALUE_BYTES
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
 
-class IoProvider(StandardCalls, StreamCalls, StepCalls, ClientSessions, ChildCalls, Publishing, Versions):
+class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from crashes import CommittedStore
 
 import machine
 from machine import Plan, RetryPolicy, RunConfig
@@ -19,7 +20,6 @@ from machine.events import FactRecorded, RunCompleted, StateEntered, WaitBegun
 from machine.io import parked_tasks
 from machine.results import ChildResult
 from machine.stores import MemoryStore
-from machine.stores.base import CommitLimits
 from machine.waits import ChildWait
 
 
@@ -591,26 +591,6 @@ def test_a_dry_run_makes_no_effect_of_a_child(store):
     assert only(store, "child").status == "completed"
 
 
-class Recorded(MemoryStore):
-    """A store that commits each event by itself, and remembers in which order they came."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.commit_limits = CommitLimits(max_pending=1)
-        self.appended: list[tuple[Any, ...]] = []
-
-    def append(self, run_id, expected_seq, events, artifacts=(), *, lease=None, **options):
-        super().append(run_id, expected_seq, events, artifacts, lease=lease, **options)
-        self.appended.append((run_id, expected_seq, list(events), list(artifacts)))
-
-    def after(self, count: int) -> MemoryStore:
-        """Return a store as a crash after so many commits has left it."""
-        left = MemoryStore()
-        for run_id, expected_seq, stored, artifacts in self.appended[:count]:
-            left.append(run_id, expected_seq, stored, artifacts)
-        return left
-
-
 sent: Counter[str] = Counter()
 
 
@@ -657,7 +637,7 @@ def driven_to_its_end(plan: Plan, store: Any, run_id: str) -> Any:
 def test_whatever_commit_a_crash_follows_the_family_ends_alike_and_each_effect_is_made_once():
     sent.clear()
     plan = family()
-    with Recorded() as whole:
+    with CommittedStore() as whole:
         first = machine.run(plan, store=whole)
         assert first.status == "suspended"
         expected = driven_to_its_end(plan, whole, first.run_id)
@@ -681,7 +661,7 @@ def test_whatever_commit_a_crash_follows_the_family_ends_alike_and_each_effect_i
 
 def test_a_cancel_that_a_crash_interrupts_is_finished_by_the_next_one():
     plan = parent_of(parent_of(plan_of("grand", asks), name="child"))
-    with Recorded() as whole:
+    with CommittedStore() as whole:
         result = machine.run(plan, store=whole)
         suspended = len(whole.appended)
         assert machine.cancel(result.run_id, store=whole).status == "cancelled"
@@ -696,7 +676,7 @@ def test_a_cancel_that_a_crash_interrupts_is_finished_by_the_next_one():
 def test_an_attempt_after_a_crash_finds_the_child_that_the_one_before_has_begun():
     child = plan_of("child", doubles)
     plan = parent_of(child)
-    with Recorded() as whole:
+    with CommittedStore() as whole:
         result = machine.run(plan, store=whole)
         wait = next(at for at, each in enumerate(whole.appended, 1) if each[0] != result.run_id)
         for length in (wait - 1, wait):  # the wait without its child, and with it
