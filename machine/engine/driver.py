@@ -182,7 +182,15 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        return attrs.evolve(self, live=False, opening=None, snapshot=None, second=None, check=None, **changes)
+        kept = {
+            "live": False,
+            "opening": None,
+            "snapshot": None,
+            "second": None,
+            "check": None,
+            "children": None,
+        }
+        return attrs.evolve(self, **{**kept, **changes})
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
