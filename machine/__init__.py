@@ -56,17 +56,21 @@ if TYPE_CHECKING:
     from machine.state import StateOutcome as StateOutcome
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
+    from machine.sync import approve as approve
     from machine.sync import cancel as cancel
     from machine.sync import compare as compare
     from machine.sync import dry_run as dry_run
     from machine.sync import fork as fork
+    from machine.sync import reject as reject
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
     from machine.sync import run as run
     from machine.sync import run_schedules as run_schedules
     from machine.sync import schedules as schedules
+    from machine.sync import signal as signal
     from machine.sync import verify as verify
+    from machine.sync import waiting as waiting
     from machine.sync import work as work
 
 _MODULES: Final = ("aio", "config", "errors", "results", "stores", "testing")
@@ -102,8 +106,19 @@ _HOMES: Final = {
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(
         (
-            *("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "run_schedules"),
-            *("schedules", "verify", "work"),
+            *(
+                "approve",
+                "cancel",
+                "compare",
+                "dry_run",
+                "fork",
+                "reject",
+                "replay",
+                "resolve",
+                "resume",
+                "run",
+            ),
+            *("run_schedules", "schedules", "signal", "verify", "waiting", "work"),
         ),
         "machine.sync",
     ),

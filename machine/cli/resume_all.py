@@ -27,6 +27,7 @@ from machine.stores.lease import lease_is_held
 from machine.termination import Terminated
 
 _PAGE = 1000
+_EVERY = 2**31
 _SKIPPED = "skipped"
 _OTHERS = ("failed", "limit_exceeded", "cancelled", "suspended", _SKIPPED, DAMAGED, ERROR)
 
@@ -72,12 +73,14 @@ def _terminated(signum: int, frame: object) -> None:
 
 def _undriven(store: Store) -> Iterator[str]:
     """Yield the runs that can continue and that nobody drives, the newest first."""
-    cursor = None
+    cursor, due = None, frozenset(store.due_runs(store.clock(), _EVERY))
     while True:
         page = store.list_runs(limit=_PAGE, cursor=cursor)
         for row in page.rows:
             waited = row.status == RunStatus.SUSPENDED and not lease_is_held(store.lease_of(row.run_id))
-            if row.status == INTERRUPTED or (waited and _is_answered(store, row.run_id)):
+            if row.status == INTERRUPTED or (
+                waited and (row.run_id in due or _is_answered(store, row.run_id))
+            ):
                 yield row.run_id
         cursor = page.cursor
         if cursor is None:
@@ -85,9 +88,9 @@ def _undriven(store: Store) -> Iterator[str]:
 
 
 def _is_answered(store: Store, run_id: str) -> bool:
-    """Return whether a suspended run has all its answers; true for one that cannot be read, to report it."""
+    """Return whether a suspended run has the answers to go on; true for one that cannot be read, to report it."""
     try:
-        return not run_reader.folded(store, run_id)[0].unanswered
+        return not run_reader.folded(store, run_id)[0].held
     except MachineError:
         return True
 

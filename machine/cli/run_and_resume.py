@@ -17,22 +17,25 @@ from cyclopts import Parameter
 import machine
 from machine import canonical, codec
 from machine.cli import progress
-from machine.cli.cancel_and_resolve import tell_waits
 from machine.cli.command_session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
 from machine.cli.dry_run_report import DryReport
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
 from machine.cli.facts_from import Answering
 from machine.cli.json_arguments import json_object, regular_bytes
 from machine.cli.output import STYLES, Output, clean, duration, short
+from machine.cli.wait_text import tell_waits
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.new_run_id import new_run_id
+from machine.engine.open_wait_info import waits_of
 from machine.engine.run_keeper import LEASE_SECONDS
+from machine.engine.run_reader import PastRun
 from machine.engine.run_result import RunResult
 from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, StoreError, UsageError
 from machine.exception_causes import causes_text, error_json
 from machine.ids import ContextKey
 from machine.kernel.run_status import FINAL_STATUSES
+from machine.kernel.suspension import of_handlers
 from machine.stores.base import Store
 from machine.termination import Terminated
 
@@ -302,8 +305,11 @@ def driven(
     if report is not None:
         report.show(session.out)
     if result.status == "suspended":
-        tell_waits(session, run_id, result.waits)
-        session.note("then", session.command("resume", run_id))
+        tell_waits(session, waits_of(PastRun.read(run_id, store)))
+        if of_handlers(result.waits):
+            session.note("all that waits", session.command("waiting"))
+        else:
+            session.note("then", session.command("resume", run_id))
         return code
     if result.error is not None and result.status != "completed":
         trace = reporter.trace_of(result.error).splitlines()

@@ -1,6 +1,6 @@
 """The decision which instant of a schedule is due, from the store's clock and the runs that the schedule started.
 
-Nothing is recorded besides those runs: the invocation key of each is its instant, so that all schedulers of a store
+Nothing is recorded besides those runs: the invocation key of each is its instant, so that all processes on a store
 come to the same decision, and of several that start one instant only one makes a run.
 """
 

@@ -134,7 +134,9 @@ class Attempts:
                     scope.returned = self.live
                     return scope, outcome
             except BaseException as exc:
-                if scope.put_away and not (scope.cut or cancellations.beyond(scope.interrupts)):
+                if scope.put_away and not (
+                    scope.cut or (self.live and cancellations.beyond(scope.interrupts))
+                ):
                     await end_of_tasks(scope)
                     raise PutAway from None
                 if cancellations.from_outside(exc):

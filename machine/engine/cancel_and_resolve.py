@@ -10,8 +10,8 @@ from machine import canonical
 from machine.config import RunManifest
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.engine.end_cancelled import end_cancelled, log_of
-from machine.engine.live_run_secrets import looks_through, recalled, secrets_of
+from machine.engine.end_cancelled import end_cancelled, operator_log
+from machine.engine.live_run_secrets import recalled, secrets_of
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, keeper_of, lease_ms_of
@@ -63,7 +63,7 @@ async def resolve(
         secrets = secrets_of(store, run_id, _manifest(store, history))
         recalled(history, secrets, store.get)
         fact, payloads, info = resolution(intent, request, answer, intent.attempt, secrets.attempt())
-        log = log_of(store, keeper, history, chain, looks_through(secrets))
+        log = operator_log(store, keeper, history, chain, secrets)
         await log.emit([fact], payloads, info)
         log.close()
     return history.unanswered

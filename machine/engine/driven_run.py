@@ -8,9 +8,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeAlias
 
+from machine.engine.reporter import Reporter
 from machine.engine.run_result import RunResult
+from machine.plan import Graph
+
+Drive: TypeAlias = Callable[[Reporter], Coroutine[Any, Any, RunResult]]
+"""A coroutine function that drives a run and reports to what it is given."""
+
+
+class _Beginning(Reporter):
+    """A reporter that notes that a run was driven here, and was not found ended by another driver."""
+
+    def __init__(self, run: DrivenRun) -> None:
+        self._run = run
+
+    def starting(self, run_id: str, graph: Graph) -> None:
+        del run_id, graph
+        self._run.was_driven = True
 
 
 class DrivenRun:
@@ -19,7 +35,7 @@ class DrivenRun:
     def __init__(
         self,
         key: str,
-        drive: Callable[[], Coroutine[Any, Any, RunResult]],
+        drive: Drive,
         ended: Callable[[DrivenRun], None],
     ) -> None:
         self.key = key
@@ -29,6 +45,8 @@ class DrivenRun:
         self._drive = drive
         self._ended = ended
         self._lock = threading.Lock()
+        self.was_driven = False
+        """True once it is known that nobody else drives it, nor has ended it before."""
         self.was_interrupted = False
         """True once the worker has interrupted it."""
         self._cancel: Callable[[], object] | None = None
@@ -60,7 +78,7 @@ class DrivenRun:
                 task.cancel()
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
-            self.result = await self._drive()
+            self.result = await self._drive(_Beginning(self))
         finally:
             with self._lock:  # from here on the loop may close at any time
                 self._cancel = None

@@ -16,7 +16,7 @@ from machine.stores.schedule import Schedule
 
 @attrs.define
 class DueTicks:
-    """What is known of the schedules of a store: one with nothing to do is not looked at before its next instant.
+    """The schedules of a store: one with nothing to do is not looked at before its next instant.
 
     `wants` says which targets are of this worker.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from machine.engine import run_reader
 from machine.engine.children import end_children, tell_parent
+from machine.engine.live_run_secrets import looks_through
 from machine.engine.log import LiveLog
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import Keeper
@@ -13,7 +14,7 @@ from machine.io.running_programs import end_left
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import CompleteRun, RecoverOrphan
 from machine.kernel.history import History
-from machine.secrets.format_1.run_secrets import Format1RunSecrets
+from machine.secrets.both_formats import OfRun
 from machine.stores.base import Store
 
 
@@ -22,7 +23,7 @@ async def end_cancelled(store: Store, run_id: str) -> History:
     with Keeper(store, run_id) as keeper:
         await end_left(run_id)
         history, chain = run_reader.folded(store, run_id)
-        log = log_of(store, keeper, history, chain)
+        log = operator_log(store, keeper, history, chain)
         while True:
             match close_open_attempts(history):
                 case RecoverOrphan(state_id):
@@ -37,14 +38,10 @@ async def end_cancelled(store: Store, run_id: str) -> History:
     return history
 
 
-def log_of(
-    store: Store,
-    keeper: Keeper,
-    history: History,
-    chain: bytes,
-    secret_check: Format1RunSecrets | None = None,
+def operator_log(
+    store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun | None = None
 ) -> LiveLog:
-    """Return the log of a run that is not driven, to write a few events."""
+    """Return the log of a run for a command that writes to it while no driver does."""
     return LiveLog(
         store,
         keeper.run_id,
@@ -52,7 +49,7 @@ def log_of(
         chain=chain,
         behind=False,
         boundaries=False,
-        secret_check=secret_check,
+        secret_check=None if secrets is None else looks_through(secrets),
         lease=keeper.lease,
         on_entry=Reporter().entry,
     )

@@ -26,6 +26,7 @@ from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.open_waits import OpenWait
+from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import COPIED, StateStatus
 from machine.kernel.wait_answers import WaitAnswer
 from machine.plan import Graph
@@ -138,6 +139,12 @@ class LiveLog:
         seen = self._inbox.seen
         awaits = self._inbox.awaits(self.history, self.load)
         return self._append_now(event, {INBOX_SEEN: str(seen)}, inbox_seen=seen, awaits=awaits)
+
+    def set_aside(self) -> None:
+        """Have a suspended run that cannot continue be due no longer, unless it has received more meanwhile."""
+        if self.history.status is RunStatus.SUSPENDED and self.history.held:
+            self._inbox.read()
+            self._queue.set_aside(self._inbox.seen)
 
     def _append_now(
         self, event: Event, info: Mapping[str, str], payloads: Payloads | None = None, **terms: Any

@@ -116,16 +116,15 @@ async def run(
     namespace, and `catalogue` replaces that of the plan; `target` records where the plan came from, for a
     replay that names no plan. `invocation_key` makes the start idempotent: of all starts with one key, one
     makes the run, and the others return its result, resuming it if its driver is gone; without `attach` they
-    raise `ConcurrencyError` (`invocation_taken`) at once. `lease` is the number of
-    seconds for which the run stays ours where no other process can check that we are alive: on another machine,
-    or in another container. Set it above the longest time in which a handler may hold the interpreter.
-    `facts_from`, the id of a run or the path of a bundle, answers calls from that recording by state,
-    namespace, request and occurrence; what it does not answer is made, or with `io_mode="replay"` fails with
-    `missing_fact`. A live effect is made, unless `effects` is `recorded`. `wait` is the number of seconds to
-    wait here, in all, for answers to handlers that wait, None without limit; then the run is suspended.
-    `clock="skip"` jumps over the times that handlers wait for, and `answers` answers their approvals and
-    signals, by key, name of the signal or state id: for tests. `second` is what a paranoid run needs; the
-    functions of the package supply it themselves.
+    raise `ConcurrencyError` (`invocation_taken`) at once. `lease` is the number of seconds for which the run
+    stays ours where no other process can check that we are alive: on another machine, or in another container.
+    Set it above the longest time in which a handler may hold the interpreter. `facts_from`, the id of a run or
+    the path of a bundle, answers calls from that recording by state, namespace, request and occurrence; what it
+    does not answer is made, or with `io_mode="replay"` fails with `missing_fact`. A live effect is made, unless
+    `effects` is `recorded`. `wait` is the number of seconds to wait here, in all, for answers to handlers that
+    wait, None without limit; then the run is suspended. `clock="skip"` jumps over the times that handlers wait
+    for, and `answers` answers their approvals and signals, by key, name of the signal or state id: for tests.
+    `second` is what a paranoid run needs; the functions of the package supply it themselves.
 
     Returns a `RunResult` whatever its status. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is
     written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when the key
@@ -381,7 +380,10 @@ async def drive(
                 check=checks,
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
+            before = history.head_seq
             await driven.drive()
+            if history.head_seq == before:  # whatever it was due for, it cannot continue
+                log.set_aside()
         finally:
             log.close()
     if history.final and not watched.is_child:

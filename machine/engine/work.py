@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -20,7 +20,7 @@ from machine.cron.ticks import tick_key
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import start_and_resume
 from machine.engine.backoff import Backoff
-from machine.engine.driven_run import DrivenRun
+from machine.engine.driven_run import Drive, DrivenRun
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.due_ticks import DueTicks
 from machine.engine.plan_loader import Load, PlanLoader
@@ -91,7 +91,7 @@ class WorkResult:
         return {"counts": dict(self.counts), "left_alone": self.left_alone}
 
 
-@with_default_store(create=True)
+@with_default_store()
 async def work(
     targets: Sequence[str] = (),
     *,
@@ -267,7 +267,9 @@ class Worker:
             self._give_up(run_id, exc)
             return
         self._heads[run_id] = row.head_seq
-        self._drive(run_id, lambda: start_and_resume.resume(run_id, plan=plan, **self._options))
+        self._drive(
+            run_id, lambda seen: start_and_resume.resume(run_id, plan=plan, reporter=seen, **self._options)
+        )
 
     def _is_ours(self, row: RunRow) -> bool:
         return row.status not in FINAL_STATUSES and {row.op_id, None} & set(self._loader.ops) != set()
@@ -289,9 +291,12 @@ class Worker:
             self._give_up(f"schedule {schedule.name}", exc)
             return
         options = {**self._options, "invocation_key": key, "attach": False, "target": schedule.target}
-        self._drive(key, lambda: start_and_resume.run(loaded.plan, input=schedule.input, **options))
+        self._drive(
+            key,
+            lambda seen: start_and_resume.run(loaded.plan, input=schedule.input, reporter=seen, **options),
+        )
 
-    def _drive(self, key: str, drive: Callable[[], Coroutine[Any, Any, RunResult]]) -> None:
+    def _drive(self, key: str, drive: Drive) -> None:
         run = self._driven[key] = DrivenRun(key, drive, self._ended)
         run.start()
 
@@ -306,7 +311,9 @@ class Worker:
             run = self._over.popleft()
             del self._driven[run.key]
             before = self._heads.pop(run.key, None)
-            if run.result is not None:
+            if run.result is not None and not run.was_driven:
+                self._backoff.clear(run.key)  # another driver has just ended it
+            elif run.result is not None:
                 self._counts[run.result.status] += 1
                 self._reporter.ended(run.result)
                 # a run that waits as it did would be found again at once

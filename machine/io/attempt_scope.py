@@ -149,10 +149,15 @@ class SettleBarrier:
     @property
     def alone(self) -> bool:
         """True when the handler has started no task of its own."""
-        started = running_tasks() - self._others
+        started = self.started
         if self._blocking:
             started.discard(asyncio.current_task())
         return not started
+
+    @property
+    def started(self) -> set[Any]:
+        """The tasks of the event loop that did not run before the handler."""
+        return running_tasks() - self._others
 
     def other_threads(self) -> bool:
         """Say whether a plain handler may have begun threads: any is there that was not, and is none of ours."""

@@ -77,3 +77,17 @@ def test_a_schedule_is_written_whole_or_not_at_all(path):
             store.add_schedule(schedule_of("one", input={"much": "x" * 1_000_000}))
         assert caught.value.code == Code.STORE_FULL
         assert store.schedules() == []
+
+
+def test_runs_that_nobody_drives_are_found_by_the_index_of_their_status(path):
+    asked = []
+    with SqliteStore(path) as store:
+        store.append(run_id_of(1), 0, log_of(run_id_of(1), 1))
+        store.append(run_id_of(2), 0, log_of(run_id_of(2), 2, status="completed"))
+        conn = store._session.conn
+        conn.set_trace_callback(asked.append)
+        assert [row.run_id for row in store.list_runs(status="interrupted").rows] == [run_id_of(1)]
+        conn.set_trace_callback(None)
+        (query,) = [text for text in asked if "FROM runs" in text]
+        plan = [row[-1] for row in conn.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()]
+        assert plan[0].startswith("SEARCH runs USING INDEX runs_by_status (status=?")
