@@ -48,7 +48,6 @@ def _oversized() -> Artifact:
 class StoreConformance(
     ArtifactConformance,
     LeaseConformance,
-    InboxConformance,
     DueConformance,
     SignalConformance,
     ScheduleConformance,
