@@ -19,6 +19,7 @@ from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
+from machine.io.child_runs import Children
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
 from machine.io.put_away import PutAway
@@ -187,6 +188,8 @@ class RunScope:
     """The event loop that drives the run, for calls from other threads."""
     timers: Timers | None = None
     """The stored ends of sleeps, in a run that really sleeps."""
+    children: Children | None = None
+    """The child runs, None where none can be begun."""
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
 
