@@ -39,7 +39,7 @@ QUIET_ROUNDS = 16
 
 
 _opening: Final = threading.Lock()
-"""Held while an attempt makes its `Databases`."""
+"""Held while an attempt makes its `Databases` or its `CallCounts`."""
 
 
 class Payloads:
@@ -233,12 +233,15 @@ class AttemptScope:
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
+    """The result of `counts`, None until somebody asks for it: most attempts make no call."""
 
     @property
     def counts(self) -> CallCounts:
         """The calls that the attempt has made so far, counted."""
-        if self._counts is None:  # most attempts make none
-            self._counts = CallCounts()
+        if self._counts is None:
+            with _opening:
+                if self._counts is None:
+                    self._counts = CallCounts()
         return self._counts
 
     @property

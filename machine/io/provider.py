@@ -1,8 +1,7 @@
 """The `io` of a handler: the only door to the outside world.
 
-This module holds everything that is the same live and in replay: the identity of a call (path, not position), the
-calls that a state may make, and the earlier facts that it reuses. `live_io` performs calls; `replay_io` looks up a
-recording.
+Everything here is the same live and in replay: the identity of a call (path, not position), the calls that a state
+may make, and the earlier facts that it reuses. `live_io` performs calls; `replay_io` looks up a recording.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.ignore import Ignore
 from machine.io.attempt_scope import AttemptScope, is_namespace
-from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, path_key
+from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, Part, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
@@ -136,13 +135,13 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
         *,
         keeps: bool | None = None,
         rules: RequestRules | None = None,
+        opens: bool = False,
     ) -> Call:
         scope = self._scope
         scope.check_open("called", namespace)
-        meta = scope.state.meta
         if not is_namespace(namespace):
             raise OtherIoError(f"{namespace!r} is not a namespace", code=Code.IO_INVALID_REQUEST)
-        if meta.side_effects is SideEffects.PURE:
+        if scope.state.meta.side_effects is SideEffects.PURE:
             raise OtherIoError(
                 f"state {scope.state.id} is declared pure and calls {namespace}",
                 code=Code.SIDE_EFFECT_NOT_DECLARED,
@@ -169,7 +168,8 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
         may = self._applies and scope.run.config.io_mode is not IoMode.REPLAY
         effect = may and refusal is None and self._is_effect(namespace, request, key)
         keeps, made = scope.keeps_all if keeps is None else keeps, asked.compared or raw
-        call = Call(key, namespace, request, digest, data, effect, made, asked, refusal, keeps)
+        part = Part(key) if opens else None
+        call = Call(key, namespace, request, digest, data, effect, made, asked, refusal, keeps, None, part)
         if effect:
             self._check_one_effect(call)
         return call

@@ -6,6 +6,7 @@ falls through to live IO.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -108,8 +109,14 @@ class ReplayIo(IoProvider):
         super().__init__(scope)
         self._recording = recording
         self._like = like
-        self._reused: dict[tuple[str, str], int] = {}
-        self._answered: set[str] = set()
+
+    @functools.cached_property
+    def _reused(self) -> dict[tuple[str, str], int]:
+        return {}
+
+    @functools.cached_property
+    def _answered(self) -> set[str]:
+        return set()
 
     def _asked(self, namespace: str, request: Any, raw: bytes, rules: RequestRules) -> Asked:
         asked = super()._asked(namespace, request, raw, rules)

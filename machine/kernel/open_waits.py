@@ -44,8 +44,8 @@ class OpenWaits:
     """The open waits of a run's handlers, in `by_key` in the order they were begun."""
 
     by_key: dict[str, OpenWait] = attrs.field(factory=dict)
-    heard: set[int] = attrs.field(factory=set)
-    """The numbers of the messages that facts have handed out."""
+    heard: dict[int, int] = attrs.field(factory=dict)
+    """The numbers of the messages that facts have handed out, each with the time of the fact."""
     children: dict[str, OpenWait] = attrs.field(factory=dict)
     """The waits for child runs, as they were last begun, whether or not they are over."""
     latest_ms: int = 0
@@ -82,7 +82,14 @@ class OpenWaits:
             raise LogError(entry.seq, text, code=Code.LOG_WAIT)
         self.latest_ms = max(self.latest_ms, entry.ts_millis)
         if (number := _number(entry, MESSAGE)) is not None:
-            self.heard.add(number)
+            self.heard[number] = entry.ts_millis
+
+    def has_heard(self, number: int, ts_millis: int) -> bool:
+        """Say whether a fact has handed out the message with a number, which was posted at a time.
+
+        A copy of the run in another store has an inbox of its own, whose messages are later and count from 1 again.
+        """
+        return number in self.heard and ts_millis <= self.heard[number]
 
     def of_state(self, state_id: str) -> tuple[HandlerWait, ...]:
         """Return the open waits of a state, in the order they were begun."""

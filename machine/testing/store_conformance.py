@@ -49,7 +49,6 @@ def _oversized() -> Artifact:
 class StoreConformance(
     ArtifactConformance,
     LeaseConformance,
-    InboxConformance,
     DueConformance,
     SignalConformance,
     ScheduleConformance,
