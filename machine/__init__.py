@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from machine.engine.new_run_id import new_run_id as new_run_id
     from machine.engine.recorder import Recorder as Recorder
     from machine.engine.reporter import Reporter as Reporter
+    from machine.engine.run_result import RunResult as RunResult
     from machine.engine.scan import scan as scan
-    from machine.engine.start_and_resume import RunResult as RunResult
     from machine.errors import Failure as Failure
     from machine.errors import IoError as IoError
     from machine.errors import MachineError as MachineError
@@ -56,17 +56,21 @@ if TYPE_CHECKING:
     from machine.state import StateOutcome as StateOutcome
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
+    from machine.sync import approve as approve
     from machine.sync import cancel as cancel
     from machine.sync import compare as compare
     from machine.sync import dry_run as dry_run
     from machine.sync import fork as fork
+    from machine.sync import reject as reject
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
     from machine.sync import run as run
     from machine.sync import run_schedules as run_schedules
     from machine.sync import schedules as schedules
+    from machine.sync import signal as signal
     from machine.sync import verify as verify
+    from machine.sync import waiting as waiting
     from machine.sync import work as work
 
 _MODULES: Final = ("aio", "config", "errors", "results", "stores", "testing")
@@ -78,7 +82,7 @@ _HOMES: Final = {
     "Recorder": "machine.engine.recorder",
     "Reporter": "machine.engine.reporter",
     "new_run_id": "machine.engine.new_run_id",
-    "RunResult": "machine.engine.start_and_resume",
+    "RunResult": "machine.engine.run_result",
     "scan": "machine.engine.scan",
     **dict.fromkeys(("Failure", "IoError", "MachineError"), "machine.errors"),
     "DomainEvent": "machine.events",
@@ -102,8 +106,19 @@ _HOMES: Final = {
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(
         (
-            *("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "run_schedules"),
-            *("schedules", "verify", "work"),
+            *(
+                "approve",
+                "cancel",
+                "compare",
+                "dry_run",
+                "fork",
+                "reject",
+                "replay",
+                "resolve",
+                "resume",
+                "run",
+            ),
+            *("run_schedules", "schedules", "signal", "verify", "waiting", "work"),
         ),
         "machine.sync",
     ),

@@ -71,6 +71,10 @@ class Code(StrEnum):
     SUSPENDED_CODE_CHANGED = "suspended_code_changed"
     RUN_CANCELLED = "run_cancelled"
     CANCEL_PENDING = "cancel_pending"
+    NO_OPEN_WAIT = "no_open_wait"
+    WAIT_ANSWERED = "wait_answered"
+    WAIT_AMBIGUOUS = "wait_ambiguous"
+    ANSWER_PENDING = "answer_pending"
     EFFECT_NOT_DONE = "effect_not_done"
     EFFECT_NOT_UNCERTAIN = "effect_not_uncertain"
     INVALID_EFFECT_OUTCOME = "invalid_effect_outcome"
@@ -147,6 +151,7 @@ class Code(StrEnum):
     SECRET_RESERVED = "secret_reserved"  # noqa: S105 - the name of a code
     SECRET_IN_CONTEXT = "secret_in_context"  # noqa: S105 - the name of a code
     SECRET_IN_MANIFEST = "secret_in_manifest"  # noqa: S105 - the name of a code
+    SECRET_IN_ANSWER = "secret_in_answer"  # noqa: S105 - the name of a code
     SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code
     SECRET_NOT_READ = "secret_not_read"  # noqa: S105 - the name of a code
     SECRET_STAND_IN = "secret_stand_in"  # noqa: S105 - the name of a code

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Final
 from machine.lazy_loading import lazy_names
 
 if TYPE_CHECKING:
+    from machine.engine.answers import GivenAnswer as GivenAnswer
+    from machine.engine.answers import SentSignal as SentSignal
     from machine.engine.dry_run import DryEffect as DryEffect
     from machine.engine.dry_run import DryRun as DryRun
     from machine.engine.dry_run import DryState as DryState
     from machine.engine.dry_run import MissedKey as MissedKey
+    from machine.engine.open_wait_info import OpenWaitInfo as OpenWaitInfo
     from machine.engine.scan_file import Leak as Leak
     from machine.engine.work import WorkReporter as WorkReporter
     from machine.engine.work import WorkResult as WorkResult
     from machine.io.call_identity import IoResult as IoResult
+    from machine.io.child_runs import ChildResult as ChildResult
     from machine.io.exec import ExecResult as ExecResult
     from machine.io.files import FileContent as FileContent
     from machine.io.waits import Approval as Approval
@@ -44,10 +48,13 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
+    **dict.fromkeys(("GivenAnswer", "SentSignal"), "machine.engine.answers"),
+    "OpenWaitInfo": "machine.engine.open_wait_info",
     "Leak": "machine.engine.scan_file",
     **dict.fromkeys(
         ("ApprovalWait", "ChildWait", "EffectWait", "PlanWait", "SignalWait", "TimerWait"), "machine.waits"
     ),
+    "ChildResult": "machine.io.child_runs",
     "ExecResult": "machine.io.exec",
     "FileContent": "machine.io.files",
     "IoResult": "machine.io.call_identity",

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from machine.engine import cancel_and_resolve, start_and_resume
+from machine.engine import answers, cancel_and_resolve, open_wait_info, start_and_resume
 from machine.engine import dry_run as dry
 from machine.engine import work as working
 from machine.engine.work_stop import Stop, asked_by_signals
@@ -95,4 +95,8 @@ resolve = _plain(cancel_and_resolve.resolve)
 cancel = _plain(cancel_and_resolve.cancel)
 work = _stoppable(seconded(working.work))
 run_schedules = _stoppable(seconded(working.run_schedules))
+approve = _plain(answers.approve)
+reject = _plain(answers.reject)
+signal = _plain(answers.signal)
+waiting = open_wait_info.waiting
 verify = verifying.verify

@@ -32,6 +32,13 @@ COMMANDS: Final = {
     ),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
+    "approve": ("machine.cli.answers:approve", "Approve what a run asks."),
+    "reject": ("machine.cli.answers:reject", "Reject what a run asks; in all else like `machine approve`."),
+    "signal": (
+        "machine.cli.answers:signal",
+        "Send a signal to a run, or by correlation to whichever run waits for it.",
+    ),
+    "waiting": ("machine.cli.answers:waiting", "List what runs wait for, and the commands that answer it."),
     "replay": (
         "machine.cli.replay_compare_verify:replay",
         "Run the handlers again on the recorded facts, and compare.",

@@ -36,6 +36,7 @@ from machine.kernel.facts_with_ignored_parts import IGNORED
 from machine.recordings.step_text import result_text, step_text
 from machine.stores.base import Store
 from machine.waits import (
+    WAITED_FOR,
     EffectWait,
     PlanWait,
     SecretWait,
@@ -145,7 +146,7 @@ def wait_text(wait: Wait) -> str:
         case EffectWait():
             return short_key(wait.key)
         case _:
-            return f"{'an' if wait.type == 'approval' else 'a'} {wait.type} in {wait.state_id}"
+            return f"{WAITED_FOR[f'wait.{wait.type}']} in {short_state(wait.state_id)}"
 
 
 def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -> int:

@@ -18,7 +18,7 @@ from machine.cli.output import Output, clean
 from machine.cli.run_and_resume import Report, driven
 from machine.cli.state_text import short_state
 from machine.engine.new_run_id import new_run_id
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import Code, UsageError
 from machine.recordings.fork import ForkResult
 from machine.stores.base import Store

@@ -17,22 +17,25 @@ from cyclopts import Parameter
 import machine
 from machine import canonical, codec
 from machine.cli import progress
-from machine.cli.cancel_and_resolve import tell_waits
 from machine.cli.command_session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
 from machine.cli.dry_run_report import DryReport
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
 from machine.cli.facts_from import Answering
 from machine.cli.json_arguments import json_object, regular_bytes
 from machine.cli.output import STYLES, Output, clean, duration, short
+from machine.cli.wait_text import tell_waits
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.new_run_id import new_run_id
+from machine.engine.open_wait_info import waits_of
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_reader import PastRun
+from machine.engine.run_result import RunResult
 from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, StoreError, UsageError
 from machine.exception_causes import causes_text, error_json
 from machine.ids import ContextKey
 from machine.kernel.run_status import FINAL_STATUSES
+from machine.kernel.suspension import of_handlers
 from machine.stores.base import Store
 from machine.termination import Terminated
 
@@ -161,6 +164,7 @@ def resume(
     every: Undriven = False,
     target: str | None = None,
     allow_plan_change: Flag = False,
+    allow_code_change: Flag = False,
     lease: float = LEASE_SECONDS,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -188,6 +192,9 @@ def resume(
     allow_plan_change
         Continue although the plan has changed, if that is safe: every state that has run still exists, and none
         of them would have to follow one that has not run.
+    allow_code_change
+        Continue although a suspended attempt no longer does what it did: it is begun anew, and its answers, its
+        effects and what it read stay.
     lease
         How many seconds the lease of this process lasts for drivers that cannot see whether it is alive.
     """
@@ -200,7 +207,13 @@ def resume(
         from machine.cli.resume_all import resume_all  # noqa: PLC0415 - one run needs no worker processes
 
         return resume_all(
-            session, target, allow_plan_change=allow_plan_change, lease=lease, jobs=jobs, quiet=quiet
+            session,
+            target,
+            allow_plan_change=allow_plan_change,
+            allow_code_change=allow_code_change,
+            lease=lease,
+            jobs=jobs,
+            quiet=quiet,
         )
     if jobs is not None:
         raise UsageError("--jobs is for many runs, and this is one", hint="leave it out, or --all for RUN")
@@ -216,6 +229,7 @@ def resume(
                 plan=loaded.plan,
                 store=store,
                 allow_plan_change=allow_plan_change,
+                allow_code_change=allow_code_change,
                 reporter=reporter,
                 lease=lease,
             )
@@ -291,8 +305,11 @@ def driven(
     if report is not None:
         report.show(session.out)
     if result.status == "suspended":
-        tell_waits(session, run_id, result.waits)
-        session.note("then", session.command("resume", run_id))
+        tell_waits(session, waits_of(PastRun.read(run_id, store)))
+        if of_handlers(result.waits):
+            session.note("all that waits", session.command("waiting"))
+        else:
+            session.note("then", session.command("resume", run_id))
         return code
     if result.error is not None and result.status != "completed":
         trace = reporter.trace_of(result.error).splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -11,7 +12,9 @@ from machine import codec
 from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
+from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
+from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import facts_from
 from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
@@ -20,6 +23,8 @@ from machine.exception_causes import causes_text, error_json
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
+from machine.stores.base import Message
+from machine.waits import EffectWait
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
 _RUN_PREFIX = 18
@@ -85,14 +90,17 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     """
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
+        waits, kept = waits_of(log), unconsumed(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
         manifest, built = log.manifest, log.provenance
     if session.as_json:
-        session.out.json(_as_json(log, manifest, built, status))
+        more = {"waits": [shown(wait) for wait in waits], "unconsumed": list(map(_message_json, kept))}
+        session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
+        _print_waits(session, waits, kept)
         if not log.history.final:
             word, name = ("import", run) if names_bundle(run) else ("resume", log.run_id)
             session.note("next", session.command(word, name))
@@ -212,6 +220,28 @@ def _print(
         out.line(("effects that were sent and have no outcome:", "yellow"))
         for key, event in history.uncertain.items():
             out.line(f"  event {_seq_of(log, key)}  {short_state(event.state_id)}  {clean(key)}")
+
+
+def _print_waits(session: Session, waits: Sequence[OpenWaitInfo], kept: Sequence[Message]) -> None:
+    of_handlers = [wait for wait in waits if wait.kind != EffectWait.type]
+    if of_handlers or kept:
+        session.out.line()
+    tell_waits(session, of_handlers, err=False)
+    for message in kept:
+        said = message.data.get("name", "") if isinstance(message.data, dict) else ""
+        what = f"{message.kind} {clean(str(said))}".rstrip()
+        session.out.line(
+            f"message {message.number}: {what}, which nothing waits for, since {moment(message.ts_millis)}"
+        )
+
+
+def _message_json(message: Message) -> dict[str, Any]:
+    return {
+        "number": message.number,
+        "kind": message.kind,
+        "data": message.data,
+        "ts_millis": message.ts_millis,
+    }
 
 
 def _print_error(out: Output, where: str, error: ErrorInfo) -> None:

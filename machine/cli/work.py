@@ -14,7 +14,7 @@ from machine.cli.command_session import Flag, Injected, Session
 from machine.cli.error_report import Exit
 from machine.cli.output import STYLES, Cell, clean, duration
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.engine.work import CONCURRENCY, GRACE_SECONDS, WorkReporter, WorkResult
 from machine.errors import MachineError, UsageError
 

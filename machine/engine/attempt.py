@@ -23,6 +23,7 @@ from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.stop_signal import Control
 from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier
+from machine.io.child_runs import Children
 from machine.io.handler_tasks import BEGUN
 from machine.io.parked_tasks import end_of_tasks
 from machine.io.provider import IoProvider
@@ -56,6 +57,7 @@ class Attempts:
     live: bool
     requests: RequestRules
     clients: Clients
+    children: Children | None
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
@@ -132,7 +134,9 @@ class Attempts:
                     scope.returned = self.live
                     return scope, outcome
             except BaseException as exc:
-                if scope.put_away and not (scope.cut or cancellations.beyond(scope.interrupts)):
+                if scope.put_away and not (
+                    scope.cut or (self.live and cancellations.beyond(scope.interrupts))
+                ):
                     await end_of_tasks(scope)
                     raise PutAway from None
                 if cancellations.from_outside(exc):
@@ -173,6 +177,7 @@ class Attempts:
             self.clients,
             current_token(),
             self.log.timers,
+            self.children,
         )
 
     def _work(

@@ -159,6 +159,18 @@ class CommitQueue:
             self.written = self._queued = event.seq
         return True
 
+    def set_aside(self, inbox_seen: int) -> None:
+        """Tell the store that the suspended run has no use for its messages up to a number.
+
+        It stays due if a later one exists. Raises what the store raised otherwise.
+        """
+        self.flush()
+        try:
+            self._store.append(self._run_id, self.written, (), lease=self._lease, inbox_seen=inbox_seen)
+        except ConcurrencyError as exc:
+            if exc.code != Code.INBOX_MOVED:
+                raise
+
     def held(self, artifact_id: str) -> Artifact | None:
         """Return an artifact that has not reached the store yet, or None when it is not in the queue."""
         with self._pending:

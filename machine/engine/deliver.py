@@ -52,7 +52,7 @@ class Inbox:
 
         An attempt that is open gets its answers once it was put away.
         """
-        heard, waits = history.open_waits.heard, history.open_waits
+        waits = history.open_waits
 
         def request(digest: str) -> Any:
             return canonical.decode_stored(digest, load(digest))
@@ -63,8 +63,10 @@ class Inbox:
             for signal in self._store.signals(*asked)
         ]
         found = due_answers(waits, request, self.read(), now_ms, children, signals=signals)
-        self._messages = [message for message in self._messages if message.number not in heard]
-        return [_delivery(each) for each in found if each.wait.begun.state_id not in history.open]
+        self._messages = [
+            message for message in self._messages if not waits.has_heard(message.number, message.ts_millis)
+        ]
+        return [delivery(each) for each in found if each.wait.begun.state_id not in history.open]
 
     @staticmethod
     def awaits(history: History, load: Callable[[str], bytes]) -> list[tuple[str, str]]:
@@ -77,7 +79,8 @@ class Inbox:
         return [pair for pair in asked if pair is not None]
 
 
-def _delivery(answer: WaitAnswer) -> Delivery:
+def delivery(answer: WaitAnswer) -> Delivery:
+    """Return the fact of an answer, with what belongs to it."""
     begun, payloads = answer.wait.begun, Payloads()
     payload_id = payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(answer.payload))
     fact = FactRecorded(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from machine.engine.reporter import Reporter
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.plan import Graph
 
 Drive: TypeAlias = Callable[[Reporter], Coroutine[Any, Any, RunResult]]

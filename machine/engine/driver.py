@@ -7,7 +7,8 @@ chooses the next step; `io` determines what a handler receives from the outside 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,7 +23,7 @@ from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
-from machine.engine.driver_protocols import DrivenLog, Earlier, Opening, Second, TimedOut
+from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.leftover_tasks import Leftovers
 from machine.engine.new_run import begin, going_on
@@ -107,8 +108,14 @@ class Run:
     """In a replay, returns the exception for an undeclared act of a handler."""
     schedule: Schedule | None = None
     """The schedule of a run with concurrent states, otherwise None."""
+    check: Callable[[Run], Awaitable[None]] | None = None
+    """Looks through the run before it continues, and raises what speaks against it."""
+    goes_on: Callable[[], Awaitable[bool]] | None = None
+    """Waits for answers where only waits are left, and says whether there is one; None: the run is suspended."""
     earlier: Callable[[str, int], Earlier] | None = None
     """Returns the recorded part of an attempt that was suspended, in a live run."""
+    children: Family | None = None
+    """The child runs, None where none can be begun."""
     careful: int = 0
     """The number of attempts before which the run waits for the disk, so that one that kills the process is
     recorded."""
@@ -143,6 +150,7 @@ class Run:
             self.live,
             self.requests,
             self.clients,
+            self.children,
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
@@ -157,11 +165,15 @@ class Run:
         noticing = notice_tasks() if self.live else nullcontext()
         with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
             self.attempts.whole = None if self.live else self.control.scope
+            if self.check is not None:
+                await self.check(self)
             await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()
         if self.control.cancelling:
             await self._decisions()  # the rest of a cancelled run, which waits for nothing
         await self.log.durable()
+        if self.control.stopped is not None and not self.log.history.final:
+            raise self.control.stopped
 
     @property
     def at_hand(self) -> Snapshot | None:
@@ -170,7 +182,15 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        return attrs.evolve(self, live=False, opening=None, snapshot=None, second=None, **changes)
+        kept = {
+            "live": False,
+            "opening": None,
+            "snapshot": None,
+            "second": None,
+            "check": None,
+            "children": None,
+        }
+        return attrs.evolve(self, **{**kept, **changes})
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
@@ -192,8 +212,19 @@ class Run:
             failed=said.failed or self._overlooked,
             limited=said.limited,
             secrets_lost=said.secrets_lost,
+            woken=self._woken(),
             schedule=self.schedule,
         )
+
+    def _woken(self) -> AbstractSet[str]:
+        history = self.log.history
+        return self.children.woken(history) if self.children and history.open_waits.by_key else frozenset()
+
+    async def _end_children(self, *, ending: bool) -> None:
+        """Cancel the child runs that nobody waits for any more; of a run that is `ending`, all of them."""
+        history = self.log.history
+        if self.children is not None and history.open_waits.children:
+            await self.children.end_given_up(history, self.log.load, ending=ending)
 
     async def perform(self, decision: Decision) -> None:
         """Perform a decision other than to enter a state, and record its result; in concurrent runs too."""
@@ -209,10 +240,10 @@ class Run:
             case ScheduleRetry(state_id, attempt, delay_ms):
                 await self._emit(RetryScheduled(state_id, attempt, delay_ms))
             case SuspendRun(waits):
-                if self.live and of_handlers(waits):
-                    await self.log.suspend(RunSuspended(waits))  # else a message came: it may be an answer
-                else:
+                if not (self.live and of_handlers(waits)):
                     await self._emit(RunSuspended(waits))
+                elif self.goes_on is None or not await self.goes_on():
+                    await self.log.suspend(RunSuspended(waits))  # else a message came: it may be an answer
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):
@@ -224,6 +255,7 @@ class Run:
                 goes_on = RunResumed("secrets_lost", secrets_lost=True)
                 await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
             case CompleteRun(status, final_snapshot_id, error):
+                await self._end_children(ending=True)
                 await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
     def _merged(self) -> Payloads | None:
@@ -233,6 +265,18 @@ class Run:
         payloads = Payloads()
         payloads.items.update(self.schedule.frontier.take_made())
         return payloads
+
+    @property
+    def waits(self) -> bool:
+        """True while a handler waits for external input whose attempt is put away."""
+        history = self.log.history
+        return self.live and any(
+            wait.begun.state_id not in history.open for wait in history.open_waits.by_key.values()
+        )
+
+    def delivered(self) -> bool:
+        """Record the answers to such waits that have come by now, and say whether there were any."""
+        return self.log.deliver() > 0
 
     async def _emit(
         self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -287,6 +331,7 @@ class Run:
         if earlier is not None and (changed := earlier.changed()) is not None:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
         await self.log.emit([ending], payloads, info)
+        await self._end_children(ending=False)
         if self._bounded and self.schedule is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 

@@ -26,7 +26,7 @@ from machine.engine.driver_protocols import SecondOf
 from machine.engine.due_ticks import DueTicks
 from machine.engine.plan_loader import Load, PlanLoader
 from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.engine.start_checks import check_store
 from machine.engine.work_stop import Stop, Wake
 from machine.errors import (

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 import anyio
 
 from machine.io.attempt_scope import AttemptScope, current_task
+from machine.io.handler_tasks import tasks_made
 from machine.io.outcome_turns import HandOut
 from machine.io.put_away import PutAway
 
@@ -52,6 +53,8 @@ class Parking:
         """Wait until the attempt is put away, and raise `PutAway` then."""
         task, scope = current_task(), self._scope
         self._parked[task] += 1
+        if task is not scope.main and isinstance(task, asyncio.Task):
+            task.add_done_callback(_retrieved)
         try:
             while not scope.put_away:
                 if self._is_still():
@@ -76,7 +79,7 @@ class Parking:
 
     def _others(self) -> list[Any]:
         """Return the tasks that the handler has begun and that do not wait here."""
-        return [task for task in self._scope.begun.running if task not in self._parked and not task.done()]
+        return [task for task in _tasks_of(self._scope) if task not in self._parked]
 
     def _is_still(self) -> bool:
         """Say whether nothing of the handler moves, or has moved for a while."""
@@ -108,6 +111,19 @@ class Parking:
             _Unwinding(scope, set(self._parked)).look()
 
 
+def _tasks_of(scope: AttemptScope) -> list[Any]:
+    """Return the tasks that a handler has begun and that run; its own, the driver's, is none of them."""
+    # nobody notes the tasks of a replay, which has no attempt concurrent with this one
+    found = scope.begun.running if tasks_made() is not None else scope.barrier.started
+    return [task for task in found if task is not scope.main and not task.done()]
+
+
+def _retrieved(task: asyncio.Task[Any]) -> None:
+    """Let nobody be warned that a task ended because its attempt was put away."""
+    if not task.cancelled() and isinstance(getattr(task, "_exception", None), PutAway):
+        task.exception()
+
+
 class _Unwinding:
     """Cancels the tasks that wait for nothing that could still come, once those that were parked have ended."""
 
@@ -123,7 +139,7 @@ class _Unwinding:
         scope = self._scope
         if scope.closed:
             return
-        tasks = [task for task in (scope.main, *scope.begun.running) if task is not None and not task.done()]
+        tasks = [task for task in (scope.main, *_tasks_of(scope)) if task is not None]
         place = [part for task in tasks for part in (task, getattr(task, "_fut_waiter", None))]
         if place != self._place or any(task in self._parked for task in tasks):
             self._place, self._since = place, time.monotonic()
@@ -137,7 +153,7 @@ class _Unwinding:
 
 async def end_of_tasks(scope: AttemptScope) -> None:
     """Cancel the tasks that a handler which was put away has left, and wait for them for a while."""
-    running = {task for task in scope.begun.running if not task.done()}
+    running = set(_tasks_of(scope))
     for task in running:
         task.cancel()
     if running:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import NamedTuple
 
 from machine.events import (
     Entry,
@@ -68,28 +69,37 @@ def _is_answer(event: Event) -> bool:
     return isinstance(event, FactRecorded) and event.namespace in WAIT_KINDS
 
 
-def parts_of_attempt(
-    entries: Iterable[Entry], state_id: str, attempt: int
-) -> tuple[list[Entry], list[Entry]]:
-    """Return what came before an attempt that was suspended, and its own entries in one piece.
+class AttemptParts(NamedTuple):
+    """An attempt that was suspended: the entries before it, and its own in one piece, in the order of the log.
 
     Facts that its waits were answered with belong to it; what other states did since does not.
     """
+
+    before: list[Entry]
+    own: list[Entry]
+    seen: int
+    """The number of its own entries up to its last suspension: no handler has seen those after it."""
+
+
+def parts_of_attempt(entries: Iterable[Entry], state_id: str, attempt: int) -> AttemptParts:
+    """Return the parts of an attempt that was suspended."""
     before: list[Entry] = []
     own: list[Entry] = []
+    seen = 0
     for entry in entries:
         event = entry.event
         if own:
-            suspended = isinstance(event, StateFailed) and event.suspended
-            if getattr(event, "state_id", None) == state_id and not (
-                suspended or isinstance(event, StateEntered)
-            ):
+            if getattr(event, "state_id", None) != state_id:
+                continue
+            if isinstance(event, StateFailed) and event.suspended:
+                seen = len(own)
+            elif not isinstance(event, StateEntered):
                 own.append(entry)
         elif isinstance(event, StateEntered) and (event.state_id, event.attempt) == (state_id, attempt):
             own.append(entry)
         else:
             before.append(entry)
-    return before, own
+    return AttemptParts(before, own, seen)
 
 
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:

@@ -7,10 +7,11 @@ difference ends the attempt, because its code has changed or is not deterministi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn
 
 import anyio
+import attrs
 
 from machine import codec
 from machine.errors import Code, ErrorInfo
@@ -23,8 +24,9 @@ from machine.io.live_io import LiveIo
 from machine.io.provider import IoProvider
 from machine.io.replay_io import ReplayIo
 from machine.kernel.history import History
-from machine.kernel.linearize import parts_of_attempt
+from machine.kernel.linearize import AttemptParts, parts_of_attempt
 from machine.recordings.divergence import Diverged, Divergence
+from machine.recordings.divergence_text import details_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import ReplayRecorder
 
@@ -32,7 +34,8 @@ from machine.recordings.replay_recorder import ReplayRecorder
 class GoingOnLog(ReplayLog):
     """The log of an attempt that goes on: its recording, and from its end on the log of the run."""
 
-    def __init__(self, before: Sequence[Entry], own: Sequence[Entry], live: Log) -> None:
+    def __init__(self, parts: AttemptParts, live: Log) -> None:
+        before, own, _ = parts
         super().__init__([*before, *own], live.load, lambda _: None)
         self.history = History(in_seq=False, digested=False)
         self.live = live
@@ -112,9 +115,8 @@ class EarlierPart:
     """The recorded part of an attempt that was put away, as the driver of its run uses it."""
 
     def __init__(self, entries: Iterable[Entry], state_id: str, attempt: int, live: Log) -> None:
-        before, own = parts_of_attempt(entries, state_id, attempt)
         self._state_id = state_id
-        self._recording = GoingOnLog(before, own, live)
+        self._recording = GoingOnLog(parts_of_attempt(entries, state_id, attempt), live)
 
     @property
     def log(self) -> Log:
@@ -140,10 +142,27 @@ class EarlierPart:
         if log.divergence is None and not log.over:
             with contextlib.suppress(Diverged):
                 log.nothing_comes()
-        found = log.divergence
-        if found is None:
-            return None
-        return refused(
-            f"{self._state_id} no longer does what it did before it was suspended: {found.summary}",
-            Code.SUSPENDED_CODE_CHANGED,
-        )
+        return None if log.divergence is None else changed(self._state_id, log.divergence)
+
+
+def changed(state_id: str, divergence: Divergence) -> ErrorInfo:
+    """Return the error of a suspended attempt that does not do again what it did."""
+    error = refused(
+        f"{state_id} no longer does what it did before it was suspended: {divergence.summary}",
+        Code.SUSPENDED_CODE_CHANGED,
+    )
+    return attrs.evolve(error, details=details_of(divergence))
+
+
+def replay_up_to(
+    parts: AttemptParts, ending: Entry, load: Callable[[str], bytes], *, whole: bool
+) -> ReplayLog:
+    """Return the log of a replay of one attempt, which stands where that begins.
+
+    `ending` ends it: a suspension where it was suspended last or, with `whole`, what followed all its answers.
+    """
+    own = parts.own if whole else parts.own[: parts.seen]
+    log = ReplayLog([*parts.before, *own, ending], load, lambda _: None)
+    log.history = History(in_seq=False, digested=False)
+    log.begin_at(len(parts.before))
+    return log

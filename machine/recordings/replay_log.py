@@ -24,7 +24,6 @@ from machine.events import (
     Event,
     FactRecorded,
     RunCompleted,
-    RunResumed,
     RunSuspended,
     StateCompleted,
     StateEntered,
@@ -41,7 +40,7 @@ from machine.recordings.divergent_calls import DivergentCalls
 from machine.recordings.early_events import Turns
 from machine.recordings.make_divergence import Differences
 from machine.recordings.recorded_attempt import RecordedAttempt
-from machine.recordings.recorded_commands import asked
+from machine.recordings.recorded_commands import asked, begins_anew, of_operators
 from machine.recordings.redacted_request_matching import RecordedRequests
 from machine.recordings.run_contents import Walked, sound_parts
 from machine.state import PlanState
@@ -98,8 +97,8 @@ class ReplayLog(DivergentCalls):
     def outside(self, graph: Graph) -> Outside:
         """Accept the recorded operator's events and commands at this position."""
         # no attempt is open: it is the answer of an operator, or to what a suspended attempt waits for
-        while isinstance(self._next(), FactRecorded):
-            self._take_to(self._at + 1)
+        while taken := of_operators(self._next(), self._next(1)):
+            self._take_to(self._at + taken)
         event = self._next()
         if type(event) is StateEntered:  # the most common, before which nothing was asked
             return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
@@ -112,8 +111,9 @@ class ReplayLog(DivergentCalls):
         prefer = getattr(event, "state_id", None)
         return Outside(graph, said.cancel, prefer, failed, limited, said.secrets_lost)
 
-    def _next(self) -> Event | None:
-        return self._recorded[self._at].event if self._at < len(self._recorded) else None
+    def _next(self, after: int = 0) -> Event | None:
+        at = self._at + after
+        return self._recorded[at].event if at < len(self._recorded) else None
 
     def carry(self, decision: EnterState) -> bool:
         """Accept the next recorded attempt if it was interrupted or is still open.
@@ -137,7 +137,7 @@ class ReplayLog(DivergentCalls):
             if isinstance(event, StateCompleted):
                 return False
             if isinstance(event, StateFailed):
-                if event.suspended and not self._begins_anew(index + 1, event.state_id):
+                if event.suspended and not begins_anew(self._recorded[index + 1 :], event.state_id):
                     return False
                 if settled := event.cut or event.error.code in _NOT_AGAIN:
                     self._take_to(index + 1)
@@ -145,13 +145,9 @@ class ReplayLog(DivergentCalls):
         self._take_to(len(self._recorded))
         return True
 
-    def _begins_anew(self, start: int, state_id: str) -> bool:
-        """Say whether a suspended attempt was given up, perhaps because the code had changed."""
-        return any(
-            (isinstance(event, StateEntered) and event.state_id == state_id)
-            or (isinstance(event, RunResumed) and event.anew)
-            for event in (entry.event for entry in self._recorded[start:])
-        )
+    def begin_at(self, position: int) -> None:
+        """Accept what comes before a position of the recording without comparing it."""
+        self._consume_to(position)
 
     def pass_over(self) -> None:
         """Accept the rest of the recording without comparing it."""
@@ -251,6 +247,10 @@ class ReplayLog(DivergentCalls):
 
     def now_ms(self) -> int:
         """Return 0: a replay reads no clock."""
+        return 0
+
+    def deliver(self) -> int:
+        """Return 0: a replay has no inbox."""
         return 0
 
     async def suspend(self, event: RunSuspended) -> bool:

@@ -24,7 +24,7 @@ import attrs
 import pytest
 
 from machine.config import RunConfig, Target
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import BundleError, CorruptionError, LogError, MachineError, UsageError
 from machine.io.transport import Transport
 from machine.plan import Plan

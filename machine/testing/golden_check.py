@@ -16,7 +16,7 @@ import attrs
 from machine import aio, canonical, codec
 from machine.config import FORMATS, RunConfig, RunManifest, UndeclaredIo
 from machine.engine.run_reader import PastRun
-from machine.engine.start_and_resume import RunResult, result_of
+from machine.engine.run_result import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
 from machine.ids import OpId
 from machine.io.transport import Transport

@@ -17,7 +17,7 @@ from blake3 import blake3
 from machine import aio, canonical
 from machine.config import Target
 from machine.engine.recorded_answers import FactsFrom, is_missing
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import BundleError, Code
 from machine.events import DomainEventRecorded, FactError, FactRecorded
 from machine.exception_causes import causes_text

@@ -15,7 +15,7 @@ from machine.aio import resume, run
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine import run_reader
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import LogError, MachineError
 from machine.events import Entry
 from machine.io.transport import Transport

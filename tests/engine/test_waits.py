@@ -11,7 +11,7 @@ import machine
 from machine import Approval, Plan, RunConfig
 from machine.config import FanOutJoin
 from machine.engine import run_reader
-from machine.errors import Code, OtherIoError, StateError, StepError, WaitTimeoutError
+from machine.errors import Code, OtherIoError, StateError, StepError, UsageError, WaitTimeoutError
 from machine.events import FactRecorded, RunSuspended, WaitBegun
 from machine.io import parked_tasks
 from machine.stores import MemoryStore, open_store
@@ -81,7 +81,7 @@ def test_a_handler_waits_for_an_approval_and_goes_on_with_it(tmp_path, config):
         assert result.context["before"] <= result.context["after"]
         replayed(plan, store, result)
         assert len(events(store, result.run_id, WaitBegun)) == 1
-    assert calls == ["before"] * 4
+    assert calls == ["before"] * 5  # with the look at a suspended attempt before it goes on
 
 
 def test_a_plain_handler_waits_too_and_its_finally_blocks_run(store):
@@ -99,7 +99,7 @@ def test_a_plain_handler_waits_too_and_its_finally_blocks_run(store):
     assert (result.status, ended) == ("suspended", [1])
     approve(store, result)
     result = machine.resume(result.run_id, plan=plan, store=store)
-    assert (result.context, ended) == ({"by": "ada"}, [1, 1])
+    assert (result.context, ended) == ({"by": "ada"}, [1, 1, 1])
     replayed(plan, store, result)
 
 
@@ -298,3 +298,108 @@ def test_the_answer_is_a_value():
 def store():
     with MemoryStore() as opened:
         yield opened
+
+
+def test_a_sibling_goes_on_while_a_state_waits_and_the_answer_is_heard_meanwhile(store):
+    plan = Plan("waits")
+    go_on = asyncio.Event()
+
+    @plan.state("step.ask")
+    async def ask(ctx, io):
+        ctx["by"] = (await io.approval("Go on?", key="go")).by
+        go_on.set()
+
+    @plan.state("step.work")
+    async def work(ctx, io):
+        ctx["began"] = await io.now()
+        if io.performs:  # it ends only after the other state has, which is the test
+            store.post(posted[0], "answer", {"key": "go", "answer": YES})
+            await asyncio.wait_for(go_on.wait(), 20)
+
+    posted = [str(machine.new_run_id())]
+    config = RunConfig(execution_mode=FanOutJoin(2))
+    result = machine.run(plan, store=store, config=config, run_id=posted[0])
+    assert (result.status, result.context["by"]) == ("completed", "ada")
+    assert not events(store, result.run_id, RunSuspended)
+    replayed(plan, store, result)
+
+
+def test_a_driver_waits_in_its_process_as_long_as_it_is_asked_to(store):
+    plan = plan_of(asks)
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            run_id = str(machine.new_run_id())
+            running = group.create_task(machine.aio.run(plan, store=store, run_id=run_id, wait=None))
+            while not store.run_exists(run_id) or not events(store, run_id, WaitBegun):  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+            assert store.lease_of(run_id) is not None
+            store.post(run_id, "answer", {"key": "go", "answer": YES})
+        return running.result()
+
+    result = asyncio.run(main())
+    assert result.context == {"by": "ada"}
+    assert not events(store, result.run_id, RunSuspended)
+    assert machine.run(plan, store=store, wait=0.05).status == "suspended"
+
+
+async def asks(ctx, io):
+    ctx["by"] = (await io.approval("Go on?", key="go")).by
+
+
+def test_a_test_needs_no_patience(store, config):
+    async def handler(ctx, io):
+        ctx["began"] = await io.now()
+        await io.sleep(90 * 86400)
+        ctx["approved"] = [
+            (await io.approval("?", key="one")).approved,
+            (await io.approval("?", key="two")).comment,
+        ]
+        ctx["paid"] = await io.wait_signal("paid")
+        with pytest.raises(WaitTimeoutError):
+            await io.wait_signal("never", timeout=86400)
+        ctx["ended"] = await io.now()
+
+    plan = plan_of(handler)
+    answers = {"one": True, "two": {"approved": False, "comment": "no"}, "paid": [1]}
+    result = machine.run(plan, store=store, config=config, clock="skip", answers=answers)
+    assert (result.status, result.error) == ("completed", None)
+    assert result.context["approved"] == [True, "no"]
+    assert result.context["paid"] == [1]
+    assert result.context["ended"] >= result.context["began"] + 91 * 86400 * 1000
+    assert not events(store, result.run_id, RunSuspended)
+    replayed(plan, store, result)
+
+
+def test_an_answer_in_advance_may_name_the_state(store):
+    result = machine.run(
+        plan_of(asks), store=store, answers={"waits.step.wait": {"approved": True, "by": "bo"}}
+    )
+    assert result.context == {"by": "bo"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"wait": -1},
+        {"wait": True},
+        {"wait": float("nan")},
+        {"clock": "fast"},
+        {"answers": [1]},
+        {"answers": {"go": {1}}},
+        {"answers": {"go": "AKIA" + "IOSFODNN7EXAMPLE"}},
+    ],
+)
+def test_a_bad_way_to_wait_is_refused_before_anything_is_written(store, options):
+    with pytest.raises(machine.MachineError) as refused:
+        machine.run(plan_of(asks), store=store, **options)
+    assert isinstance(refused.value, UsageError | machine.errors.CanonicalError)
+    assert not store.list_runs().rows
+
+
+@pytest.mark.parametrize("given", ["yes", {"approved": 1}, {"by": "ada"}, {"approved": True, "at": 1}])
+def test_a_bad_answer_in_advance_leaves_the_run_as_it_is(store, given):
+    with pytest.raises(UsageError):
+        machine.run(plan_of(asks), store=store, answers={"go": given})
+    (row,) = store.list_runs().rows
+    assert machine.resume(row.run_id, plan=plan_of(asks), store=store).status == "suspended"
