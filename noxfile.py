@@ -69,6 +69,7 @@ PER_INTERPRETER = [*BETWEEN, "tests/io"]
 
 
 CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
+    "tests/agents",
     "tests/campaigns",
     "tests/clients",
     "tests/engine/test_any_order.py",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from machine.engine.work import WorkReporter as WorkReporter
     from machine.engine.work import WorkResult as WorkResult
     from machine.io.call_identity import IoResult as IoResult
+    from machine.io.child_runs import ChildResult as ChildResult
     from machine.io.exec import ExecResult as ExecResult
     from machine.io.files import FileContent as FileContent
     from machine.io.waits import Approval as Approval
@@ -53,6 +54,7 @@ _HOMES: Final = {
     **dict.fromkeys(
         ("ApprovalWait", "ChildWait", "EffectWait", "PlanWait", "SignalWait", "TimerWait"), "machine.waits"
     ),
+    "ChildResult": "machine.io.child_runs",
     "ExecResult": "machine.io.exec",
     "FileContent": "machine.io.files",
     "IoResult": "machine.io.call_identity",

@@ -223,10 +223,13 @@ def replayed(
     *,
     reporter: progress.Progress,
     undeclared_io: UndeclaredIo | None,
+    deep: bool = False,
 ) -> ReplayResult:
     """Replay a run; a handler that exits the program ends only its own replay."""
     with session.user_code(f"the replay of run {run_id}"):
-        return machine.replay(run_id, plan=plan, store=store, reporter=reporter, undeclared_io=undeclared_io)
+        return machine.replay(
+            run_id, plan=plan, store=store, reporter=reporter, undeclared_io=undeclared_io, deep=deep
+        )
 
 
 def verdict_on(result: ReplayResult) -> tuple[str, Exit]:

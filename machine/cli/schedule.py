@@ -144,9 +144,9 @@ def run(
 ) -> int:
     """Start the runs of schedules when they are due.
 
-    It drives the runs that it starts, until it is asked to stop: the first SIGTERM or Ctrl-C lets the runs in hand
-    end, the second interrupts them, and both times the exit code is 0. `machine work` does the same, and also
-    continues runs that were interrupted or that wait.
+    It drives these runs, interrupted and waiting ones too, until it is asked to stop: the first SIGTERM or Ctrl-C
+    lets the runs in hand end, the second interrupts them, and both times the exit code is 0. `machine work` does
+    the same for all runs of the store.
 
     Parameters
     ----------

@@ -108,8 +108,9 @@ async def _opened(request: Any, send: Callable[[Any], Any], call: Mapping[str, A
     except Exception as error:  # noqa: BLE001 - whatever the library raises for a request that fails
         failed(error)
     pieces: AsyncIterator[bytes] = aiter(response.stream)
-    body = AnswerBody(partial(anext, pieces, None), response.aclose, failed, _codings(request, response))
-    return await _answer(request, response, body)
+    codings = _codings(request, response)
+    body = AnswerBody(partial(anext, pieces, None), response.aclose, failed, codings)
+    return await _answer(request, response, body, decoded=bool(codings))
 
 
 async def _opened_blocking(request: Any, send: Callable[[Any], Any], call: Mapping[str, Any]) -> Any:
@@ -120,19 +121,18 @@ async def _opened_blocking(request: Any, send: Callable[[Any], Any], call: Mappi
     except Exception as error:  # noqa: BLE001 - the same
         failed(error)
     read = partial(in_caller, next, iter(response.stream), None)
-    body = AnswerBody(read, partial(in_caller, response.close), failed, _codings(request, response))
-    return await _answer(request, response, body)
+    codings = _codings(request, response)
+    body = AnswerBody(read, partial(in_caller, response.close), failed, codings)
+    return await _answer(request, response, body, decoded=bool(codings))
 
 
-async def _answer(request: Any, response: Any, body: AnswerBody) -> Any:
+async def _answer(request: Any, response: Any, body: AnswerBody, *, decoded: bool) -> Any:
     said = response.extensions.get("reason_phrase")
     reason = said.decode("latin-1") if isinstance(said, bytes) else None
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-    decoded = bool(_codings(request, response))
     head = answer_head(response.status_code, str(request.url), pairs, reason, decoded=decoded)
-    return await answered(
-        head, body, response.headers.get("content-length", "") if _has_body(request, response) else "0"
-    )
+    length = ", ".join(value for name, value in pairs if name.lower() == "content-length")
+    return await answered(head, body, length if _has_body(request, response) else "0")
 
 
 def _codings(request: Any, response: Any) -> list[str]:
@@ -151,6 +151,9 @@ def _has_body(request: Any, response: Any) -> bool:
 def _added_key(request: Any, call: Mapping[str, Any]) -> Iterator[None]:
     """Send a request with the idempotency key of its effect, which a redirected request does not copy from it."""
     added = added_headers(call, request.headers)
+    if not added:  # httpx would read all of its headers anew
+        yield
+        return
     request.headers.update(added)
     try:
         yield

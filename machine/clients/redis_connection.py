@@ -6,8 +6,7 @@ A command is answered when it is sent: its reply waits in the connection until t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -25,16 +24,6 @@ HEALTH_CHECK: Final = ("PING", "redis-py-health-check")
 _STATE: Final = "_machine_recorded"
 
 _performing: Final[ContextVar[bool]] = ContextVar("machine_redis_performing", default=False)
-
-
-@contextmanager
-def performing() -> Iterator[None]:
-    """Let connections do what they do without being recorded, while a call is performed."""
-    token = _performing.set(True)
-    try:
-        yield
-    finally:
-        _performing.reset(token)
 
 
 @attrs.frozen
@@ -231,23 +220,32 @@ def not_asked_for() -> OtherIoError:
     )
 
 
-@contextmanager
-def errors_of_redis() -> Iterator[None]:
+class errors_of_redis:  # noqa: N801 - a context manager, used like a function
     """Raise the failure of a call as the error of redis-py that it represents, if it represents one."""
-    try:
-        yield
-    except IoError as failure:
-        raised = raised_for(failure)
-        if raised is None:
-            raise
-        raise raised from failure
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Do nothing: only an error counts."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, IoError) and (raised := raised_for(error)) is not None:
+            raise raised from error
 
 
-@contextmanager
-def failures_of_calls(action: str, kinds: type[Exception]) -> Iterator[None]:
-    """Raise the errors of redis-py as the failure of the call that is performed."""
-    with performing():
-        try:
-            yield
-        except kinds as exc:
-            raise failure_of(exc, action) from exc
+class failures_of_calls:  # noqa: N801 - the same
+    """Raise the errors of redis-py as the failure of the call that is performed; its connections record nothing."""
+
+    __slots__ = ("_action", "_kinds", "_token")
+
+    def __init__(self, action: str, kinds: type[Exception]) -> None:
+        self._action = action
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        self._token = _performing.set(True)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        _performing.reset(self._token)
+        if isinstance(error, self._kinds):
+            raise failure_of(error, self._action) from error

@@ -17,8 +17,8 @@ import attrs
 from machine import canonical
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.engine.cancel_and_resolve import operator_log
 from machine.engine.deliver import deliver
+from machine.engine.end_cancelled import operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
 from machine.engine.open_wait_info import is_approval, waits_in
 from machine.engine.run_keeper import Keeper

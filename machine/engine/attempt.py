@@ -23,6 +23,7 @@ from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.stop_signal import Control
 from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier
+from machine.io.child_runs import Children
 from machine.io.handler_tasks import BEGUN
 from machine.io.parked_tasks import end_of_tasks
 from machine.io.provider import IoProvider
@@ -56,6 +57,7 @@ class Attempts:
     live: bool
     requests: RequestRules
     clients: Clients
+    children: Children | None
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
@@ -175,6 +177,7 @@ class Attempts:
             self.clients,
             current_token(),
             self.log.timers,
+            self.children,
         )
 
     def _work(

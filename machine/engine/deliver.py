@@ -52,7 +52,7 @@ class Inbox:
 
         An attempt that is open gets its answers once it was put away.
         """
-        heard, waits = history.open_waits.heard, history.open_waits
+        waits = history.open_waits
 
         def request(digest: str) -> Any:
             return canonical.decode_stored(digest, load(digest))
@@ -63,7 +63,9 @@ class Inbox:
             for signal in self._store.signals(*asked)
         ]
         found = due_answers(waits, request, self.read(), now_ms, children, signals=signals)
-        self._messages = [message for message in self._messages if message.number not in heard]
+        self._messages = [
+            message for message in self._messages if not waits.has_heard(message.number, message.ts_millis)
+        ]
         return [delivery(each) for each in found if each.wait.begun.state_id not in history.open]
 
     @staticmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,7 +23,7 @@ from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
-from machine.engine.driver_protocols import DrivenLog, Earlier, Opening, Second, TimedOut
+from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.leftover_tasks import Leftovers
 from machine.engine.new_run import begin, going_on
@@ -113,6 +114,8 @@ class Run:
     """Waits for answers where only waits are left, and says whether there is one; None: the run is suspended."""
     earlier: Callable[[str, int], Earlier] | None = None
     """Returns the recorded part of an attempt that was suspended, in a live run."""
+    children: Family | None = None
+    """The child runs, None where none can be begun."""
     careful: int = 0
     """The number of attempts before which the run waits for the disk, so that one that kills the process is
     recorded."""
@@ -147,6 +150,7 @@ class Run:
             self.live,
             self.requests,
             self.clients,
+            self.children,
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
@@ -168,6 +172,8 @@ class Run:
         if self.control.cancelling:
             await self._decisions()  # the rest of a cancelled run, which waits for nothing
         await self.log.durable()
+        if self.control.stopped is not None and not self.log.history.final:
+            raise self.control.stopped
 
     @property
     def at_hand(self) -> Snapshot | None:
@@ -176,7 +182,15 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        return attrs.evolve(self, live=False, opening=None, snapshot=None, second=None, check=None, **changes)
+        kept = {
+            "live": False,
+            "opening": None,
+            "snapshot": None,
+            "second": None,
+            "check": None,
+            "children": None,
+        }
+        return attrs.evolve(self, **{**kept, **changes})
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
@@ -198,8 +212,19 @@ class Run:
             failed=said.failed or self._overlooked,
             limited=said.limited,
             secrets_lost=said.secrets_lost,
+            woken=self._woken(),
             schedule=self.schedule,
         )
+
+    def _woken(self) -> AbstractSet[str]:
+        history = self.log.history
+        return self.children.woken(history) if self.children and history.open_waits.by_key else frozenset()
+
+    async def _end_children(self, *, ending: bool) -> None:
+        """Cancel the child runs that nobody waits for any more; of a run that is `ending`, all of them."""
+        history = self.log.history
+        if self.children is not None and history.open_waits.children:
+            await self.children.end_given_up(history, self.log.load, ending=ending)
 
     async def perform(self, decision: Decision) -> None:
         """Perform a decision other than to enter a state, and record its result; in concurrent runs too."""
@@ -230,6 +255,7 @@ class Run:
                 goes_on = RunResumed("secrets_lost", secrets_lost=True)
                 await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
             case CompleteRun(status, final_snapshot_id, error):
+                await self._end_children(ending=True)
                 await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
     def _merged(self) -> Payloads | None:
@@ -305,6 +331,7 @@ class Run:
         if earlier is not None and (changed := earlier.changed()) is not None:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
         await self.log.emit([ending], payloads, info)
+        await self._end_children(ending=False)
         if self._bounded and self.schedule is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 

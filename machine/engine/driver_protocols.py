@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, Protocol
 
 import attrs
@@ -15,8 +16,10 @@ from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import Entry, Event, RunSuspended
 from machine.exception_to_error_info import refused
 from machine.io.attempt_scope import AttemptScope, Log, Payloads, Timers
+from machine.io.child_runs import Children
 from machine.io.provider import IoProvider
 from machine.kernel.decisions import EnterState
+from machine.kernel.history import History
 from machine.plan import Graph
 from machine.state import PlanState
 from machine.stores.base import Store
@@ -166,6 +169,18 @@ class DrivenLog(Log, Protocol):
 
     def carry(self, decision: EnterState) -> bool:
         """Copy a recorded interrupted attempt, and say whether there was one. Never done in live mode."""
+        ...
+
+
+class Family(Children, Protocol):
+    """The child runs of a run, as its driver uses them."""
+
+    def woken(self, history: History) -> AbstractSet[str]:
+        """Return the suspended states whose child can go on, or has ended."""
+        ...
+
+    async def end_given_up(self, history: History, load: Callable[[str], bytes], *, ending: bool) -> None:
+        """Cancel the children that nobody waits for any more; of a run that is `ending`, all of them."""
         ...
 
 

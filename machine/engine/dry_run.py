@@ -21,6 +21,7 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.handler_runner import HandlerRunner
+from machine.engine.in_process_waits import Clock
 from machine.engine.live_run_secrets import recalled
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
@@ -48,6 +49,7 @@ from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.store_key import open_keys
 from machine.state import EFFECT_TAG, PlanState, SideEffects
 from machine.stores.base import Store
+from machine.waits import WAITED_FOR
 from machine.watch.code_owner import called_by
 from machine.watch.watch import behind_io
 
@@ -112,6 +114,8 @@ async def dry_run(
     reporter: Reporter | None = None,
     target: Target | None = None,
     lease: float = LEASE_SECONDS,
+    clock: Clock = "wall",
+    answers: Mapping[str, Any] | None = None,
     second: SecondOf | None = None,
 ) -> DryRun:
     """Run `plan` without its effects and report what it would have done.
@@ -136,6 +140,8 @@ async def dry_run(
         reporter=reporter,
         target=target,
         lease=lease,
+        clock=clock,
+        answers=answers,
         second=second,
     )
     graph = plan.graph
@@ -170,6 +176,11 @@ def _state(state_id: str, history: History) -> DryState:
         return DryState(state_id, "not reached", f"the run ended before it: {history.status}")
     if state.status is StateStatus.SKIPPED:
         return DryState(state_id, "skip", state.reason or "")
+    if state.status is StateStatus.SUSPENDED:
+        waits = [each.begun for each in history.open_waits.by_key.values() if each.begun.state_id == state_id]
+        return DryState(
+            state_id, "run", f"waits for {', '.join(WAITED_FOR[wait.namespace] for wait in waits)}"
+        )
     why = f": {state.failed.error.code}" if state.status is StateStatus.FAILED and state.failed.error else ""
     return DryState(state_id, "run", f"{state.status}{why}")
 

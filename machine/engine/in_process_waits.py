@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -97,11 +98,14 @@ class WaitingLog(Protocol):
 
 
 class Patience:
-    """The waits of one driver in its process; `left` are the seconds that it may still wait."""
+    """The waits of one driver in its process; `woken` says which states can go on because of a child run."""
 
-    def __init__(self, waiting: Waiting, log: WaitingLog) -> None:
+    def __init__(
+        self, waiting: Waiting, log: WaitingLog, woken: Callable[[History], AbstractSet[str]]
+    ) -> None:
         self._waiting = waiting
         self._log = log
+        self._woken = woken
         self._left = math.inf if waiting.seconds is None else waiting.seconds
 
     async def goes_on(self) -> bool:
@@ -111,12 +115,12 @@ class Patience:
         if self._left > 0:
             await self._log.durable()
         while self._left > 0:
-            if self._log.deliver():
+            if self._log.deliver() or self._woken(self._log.history):
                 return True
             began = time.monotonic()
             await anyio.sleep(min(LOOK_SECONDS, self._left, self._seconds_to_next()))
             self._left -= time.monotonic() - began
-        return bool(self._log.deliver())
+        return bool(self._log.deliver() or self._woken(self._log.history))
 
     def _answer_given(self) -> bool:
         """Answer the first wait that the caller has given an answer to, if there is any."""

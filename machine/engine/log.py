@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from machine import canonical, codec
 from machine.engine import sleep_timers
@@ -21,11 +21,11 @@ from machine.engine.stop_signal import Control
 from machine.envelope import chain_next, seal
 from machine.errors import StoreError
 from machine.event_bytes import spelled
-from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed
+from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed, WaitBegun
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.open_waits import OpenWait
+from machine.kernel.open_waits import DUE, MESSAGE, OpenWait
 from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import COPIED, StateStatus
 from machine.kernel.wait_answers import WaitAnswer
@@ -35,6 +35,9 @@ from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.state import PlanState
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
+
+_OF_RUN: Final = frozenset({"run_id", "ts_millis", MESSAGE, INBOX_SEEN})
+"""Informational data that a copy in another run has otherwise, or has not: it has an inbox of its own."""
 
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
 """An event to be appended, with its time in milliseconds and its informational data."""
@@ -85,6 +88,7 @@ class LiveLog:
         self._boundaries = boundaries
         self.floor_ms = history.open_waits.latest_ms
         """A time that has passed for sure, once a wait was answered: no later event is before it."""
+        self._passed_ms = 0
         self._inbox = Inbox(store, run_id)
 
     async def emit(
@@ -95,8 +99,8 @@ class LiveLog:
         self._put([(event, now, info) for event in events], payloads)
 
     def now_ms(self) -> int:
-        """Return the time by the clock of the store, never before a time that has passed for sure."""
-        return max(self._store.clock(), self.floor_ms)
+        """Return the time by the clock of the store, never before one that an answer was given at."""
+        return max(self._store.clock(), self._passed_ms)
 
     @property
     def goes_on(self) -> bool:
@@ -112,7 +116,7 @@ class LiveLog:
             return 0
         due = self._inbox.due(self.history, self.load, self.now_ms(), {})
         for fact, payloads, info, at_ms, takes in due:
-            self.floor_ms = max(self.floor_ms, at_ms)
+            self.skip_to(at_ms)
             if takes:
                 self._append_now(fact, info, payloads, takes=takes)
             else:
@@ -122,16 +126,20 @@ class LiveLog:
     def answer(self, wait: OpenWait, payload: Mapping[str, Any]) -> None:
         """Record an answer to a wait that no message gave."""
         fact, payloads, info, at_ms, _ = delivery(WaitAnswer(wait, dict(payload)))
-        self.floor_ms = max(self.floor_ms, at_ms)
+        self.skip_to(at_ms)
         self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
 
     def asked(self, wait: OpenWait) -> Any:
         """Return the request of a wait."""
-        digest = wait.begun.request_digest
-        return canonical.decode_stored(digest, self.load(digest))
+        return self._request(wait.begun.request_digest)
+
+    def _request(self, digest: str, payloads: Payloads | None = None) -> Any:
+        made = None if payloads is None else payloads.items.get(digest)
+        return canonical.decode_stored(digest, self.load(digest) if made is None else made.data)
 
     def skip_to(self, ms: int) -> None:
         """Let the time be at least this from now on."""
+        self._passed_ms = max(self._passed_ms, ms)
         self.floor_ms = max(self.floor_ms, ms)
 
     async def suspend(self, event: RunSuspended) -> bool:
@@ -178,7 +186,10 @@ class LiveLog:
         shift = time.time_ns() // 1_000_000 - entries[-1].ts_millis
         drafts: list[Draft] = []
         for entry in entries:
-            info = {name: text for name, text in entry.info.items() if name not in {"run_id", "ts_millis"}}
+            info = {name: text for name, text in entry.info.items() if name not in _OF_RUN}
+            if isinstance(entry.event, WaitBegun) and DUE in info:
+                asked = self._request(entry.event.request_digest, payloads)
+                info[DUE] = str(asked.get("until_ms", int(info[DUE]) + shift))
             if isinstance(entry.event, StateFailed) and entry.event.cut:
                 info[COPIED] = "true"
             drafts.append((entry.event, max(entry.ts_millis + shift, 0), info))

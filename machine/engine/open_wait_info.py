@@ -143,11 +143,11 @@ def _of_effects(run: PastRun) -> Iterator[OpenWaitInfo]:
 
 def unconsumed(run: PastRun) -> list[Message]:
     """Return the messages to a run that no wait has taken, in their order: there may be a wait for them later."""
-    heard = run.history.open_waits.heard
+    waits = run.history.open_waits
     return [
         message
         for message in run.store.inbox(run.run_id)
-        if message.kind in ANSWERING_KINDS and message.number not in heard
+        if message.kind in ANSWERING_KINDS and not waits.has_heard(message.number, message.ts_millis)
     ]
 
 

@@ -15,6 +15,8 @@ from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.children import tell_parent
+from machine.engine.drive_child import Ways, children_of_run
 from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
@@ -69,6 +71,13 @@ class Watched:
     second: SecondOf | None
     lease_ms: int = int(LEASE_SECONDS * 1000)
     waiting: Waiting = attrs.field(factory=Waiting)
+    is_child: bool = False
+    """True where the driver of its parent drives a run."""
+
+    def for_child(self, provided: Provided, reporter: Reporter) -> Watched:
+        """Return the caller's part of a child run."""
+        waiting = attrs.evolve(self.waiting, seconds=0)
+        return attrs.evolve(self, provided=provided, reporter=reporter, is_child=True, waiting=waiting)
 
 
 class Changes(NamedTuple):
@@ -338,8 +347,10 @@ async def drive(
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
             keeper.listen(from_the_start=opening is None)
-            checks = None
-            if changes is not None and watched.second is not None and (log.goes_on or watched.waiting.here):
+            ways = Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
+            children = children_of_run(store, keeper, config, watched, ways)
+            checks, may_go_on = None, log.goes_on or watched.waiting.here or bool(children.woken(history))
+            if changes is not None and watched.second is not None and may_go_on:
                 checks = functools.partial(
                     check_suspended,
                     log=log,
@@ -363,8 +374,9 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
+                children=children,
                 earlier=earlier_of(watched.second, store, log),
-                goes_on=Patience(watched.waiting, log).goes_on,
+                goes_on=Patience(watched.waiting, log, children.woken).goes_on,
                 check=checks,
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
@@ -374,6 +386,8 @@ async def drive(
                 log.set_aside()
         finally:
             log.close()
+    if history.final and not watched.is_child:
+        tell_parent(store, keeper.run_id)
     order = graph.order
     if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past
         order = order_of(recorded_shape(store, history.plan_id or ""))

@@ -41,6 +41,8 @@ class Provided:
     """None for the standard one, which most runs never ask for."""
     clients: Clients
     """The libraries whose clients are recorded."""
+    given: Transports = attrs.field(factory=dict)
+    """The transports that the caller gave, which child runs have too."""
 
     @classmethod
     def of(cls, plan: Plan, transports: Transports | None, catalogue: Catalogue | None) -> Self:
@@ -51,7 +53,8 @@ class Provided:
         chosen = catalogue if catalogue is not None else plan.catalogue
         if chosen is not None and not isinstance(chosen, Catalogue):
             raise UsageError(f"catalogue must be a Catalogue, not {chosen!r}")
-        return cls(checked({**plan.transports, **(transports or {})}), chosen, plan.clients)
+        both = checked({**plan.transports, **(transports or {})})
+        return cls(both, chosen, plan.clients, transports or {})
 
     def info(self) -> dict[str, str]:
         """Return the info for the first event of a run; empty when everything is standard."""

@@ -8,6 +8,7 @@ instant, let one of them have it.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ from machine.errors import (
 from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import FINAL_STATUSES, INTERRUPTED, RunStatus
 from machine.stores.base import Store
-from machine.stores.schedule import Schedule
+from machine.stores.schedule import TICK_PREFIX, Schedule
 from machine.target import load as load_target
 
 IDLE_SECONDS: Final = 1.0
@@ -59,6 +60,9 @@ _SHORTEST_WAIT: Final = 0.01
 _PAGE: Final = 100
 _PAGES: Final = 2
 """Pages of interrupted runs of one look, where the next look continues."""
+
+_MORE: Final = 10
+"""Due runs that are looked at, for each that a worker can drive: several workers begin with the same ones."""
 
 _TAKEN: Final = frozenset({Code.RUN_LEASED, Code.INVOCATION_TAKEN, Code.LEASE_LOST, Code.CONCURRENCY})
 
@@ -137,18 +141,21 @@ async def run_schedules(
 ) -> WorkResult:
     """Start the runs of a store's schedules when they are due, and drive those runs; see `work`.
 
-    It resumes none: a run that waits, or whose driver died, is for `work`. `once` starts what is due now, and
-    returns when that has ended or waits.
+    Those that were interrupted, were answered or are due go on too, so that none is in the way of the next instant.
+    `once` starts what is due now, and returns when that has ended or waits.
     """
     loader = PlanLoader(load)
     worker = Worker(
-        store, loader, concurrency=concurrency, lease=lease, reporter=reporter, second=second, resumes=False
+        store, loader, concurrency=concurrency, lease=lease, reporter=reporter, second=second, scheduled=True
     )
     return await worker.work(once=once, grace=grace, stop=stop)
 
 
 class Worker:
-    """The state of one worker. All but the driven runs themselves happens in the task that calls `work`."""
+    """The state of one worker. All but the driven runs themselves happens in the task that calls `work`.
+
+    With `scheduled`, it drives only runs that schedules have started.
+    """
 
     def __init__(
         self,
@@ -159,7 +166,7 @@ class Worker:
         lease: float = LEASE_SECONDS,
         reporter: WorkReporter | None = None,
         second: SecondOf | None = None,
-        resumes: bool = True,
+        scheduled: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_store(store)
@@ -171,7 +178,7 @@ class Worker:
         self._concurrency = concurrency
         self._options: dict[str, Any] = {"store": store, "lease": lease, "second": second}
         self._reporter = reporter or WorkReporter()
-        self._resumes = resumes
+        self._scheduled = scheduled
         self._clock = clock
         self._ticks = DueTicks(
             store, loader.wants, lambda one, exc: self._give_up(f"schedule {one.name}", exc)
@@ -183,7 +190,7 @@ class Worker:
         self._counts: Counter[str] = Counter()
         self._reported: set[tuple[str, str]] = set()
         self._left_alone: set[str] = set()
-        self._cursor: str | None = None
+        self._cursors: dict[str | None, str | None] = {}
         self._soonest_ms: int | None = None
 
     async def work(
@@ -203,7 +210,7 @@ class Worker:
             try:
                 while not stop.times:
                     now_ms = began_ms if once else self._store.clock()
-                    started = self._look(now_ms, every=ends)
+                    started = self.look(now_ms, every=ends)
                     if ends and not started and not self._driven:
                         break
                     await self._wake.wait(self._seconds_until_next(now_ms))
@@ -215,13 +222,13 @@ class Worker:
                         await self._interrupt()
         return WorkResult(dict(self._counts), len(self._left_alone))
 
-    def _look(self, now_ms: int, *, every: bool) -> int:
+    def look(self, now_ms: int, *, every: bool = False) -> int:
         """Start what can be driven now, and return how many; `every` looks at all interrupted runs."""
         before, self._soonest_ms = len(self._driven), None
         try:
             for schedule, instant_ms in self._ticks.due(now_ms) if self._room else ():
                 self._fire(schedule, instant_ms)
-            for run_id in self._candidates(now_ms, every=every) if self._resumes and self._room else ():
+            for run_id in self._candidates(now_ms, every=every) if self._room else ():
                 self._consider(run_id, now_ms)
                 if not self._room:
                     break
@@ -237,17 +244,21 @@ class Worker:
 
     def _candidates(self, now_ms: int, *, every: bool) -> Iterator[str]:
         """Yield runs that are due, or will be before the next look, and runs that nobody drives."""
-        limit = self._room + len(self._driven) + len(self._backoff)  # some may be left alone
+        # others may have the first of them, and this worker leaves some alone
+        limit = _MORE * self._concurrency + len(self._driven) + len(self._backoff)
         for op in self._loader.ops:
             yield from self._store.due_runs(now_ms + int(IDLE_SECONDS * 1000), limit, op=op)
-        if every:
-            self._cursor = None
-        pages = 0
-        while every or pages < _PAGES:
-            page = self._store.list_runs(status=INTERRUPTED, limit=_PAGE, cursor=self._cursor)
+        for op in self._loader.ops:
+            yield from self._undriven(op, every=every)
+
+    def _undriven(self, op: str | None, *, every: bool) -> Iterator[str]:
+        """Yield runs that nobody drives: a few pages, from where the last look ended, or `every` one."""
+        cursor = None if every else self._cursors.get(op)
+        for number in itertools.count(1):
+            page = self._store.list_runs(status=INTERRUPTED, op=op, limit=_PAGE, cursor=cursor)
             yield from (row.run_id for row in page.rows)
-            self._cursor, pages = page.cursor, pages + 1
-            if self._cursor is None:
+            self._cursors[op] = cursor = page.cursor
+            if cursor is None or (number >= _PAGES and not every):
                 return
 
     def _consider(self, run_id: str, now_ms: int) -> None:
@@ -258,7 +269,10 @@ class Worker:
             return
         try:
             row = self._store.run_row(run_id)
-            if not self._is_ours(row) or not self._is_due(row, now_ms):
+            if self._scheduled and not (row.invocation_key or "").startswith(TICK_PREFIX):
+                self._backoff.for_good(run_id)
+                return
+            if row.status in FINAL_STATUSES or not self._is_due(row, now_ms):
                 return
             plan = self._loader.of_run(self._store, run_id, row.op_id)
         except OtherStoreError:
@@ -270,9 +284,6 @@ class Worker:
         self._drive(
             run_id, lambda seen: start_and_resume.resume(run_id, plan=plan, reporter=seen, **self._options)
         )
-
-    def _is_ours(self, row: RunRow) -> bool:
-        return row.status not in FINAL_STATUSES and {row.op_id, None} & set(self._loader.ops) != set()
 
     def _is_due(self, row: RunRow, now_ms: int) -> bool:
         if row.status != RunStatus.SUSPENDED or row.wake_ms is None or row.wake_ms <= now_ms:

@@ -19,6 +19,7 @@ from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
+from machine.io.child_runs import Children
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
 from machine.io.put_away import PutAway
@@ -38,7 +39,7 @@ QUIET_ROUNDS = 16
 
 
 _opening: Final = threading.Lock()
-"""Held while an attempt makes its `Databases`."""
+"""Held while an attempt makes its `Databases` or its `CallCounts`."""
 
 
 class Payloads:
@@ -187,6 +188,8 @@ class RunScope:
     """The event loop that drives the run, for calls from other threads."""
     timers: Timers | None = None
     """The stored ends of sleeps, in a run that really sleeps."""
+    children: Children | None = None
+    """The child runs, None where none can be begun."""
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
 
@@ -230,12 +233,15 @@ class AttemptScope:
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
+    """The result of `counts`, None until somebody asks for it: most attempts make no call."""
 
     @property
     def counts(self) -> CallCounts:
         """The calls that the attempt has made so far, counted."""
-        if self._counts is None:  # most attempts make none
-            self._counts = CallCounts()
+        if self._counts is None:
+            with _opening:
+                if self._counts is None:
+                    self._counts = CallCounts()
         return self._counts
 
     @property

@@ -82,10 +82,6 @@ class Call:
         """The number in the fact of this call, if that is a part of a stream."""
         return None if self.part is None or self.part.key == self.key else self.part.number
 
-    def opening(self) -> Call:
-        """Return this call as one that opens a stream."""
-        return attrs.evolve(self, part=Part(self.key))
-
     def head(self) -> Call:
         """Return the call whose fact is the head of the stream that this one opens."""
         return attrs.evolve(self, key=piece_key(self.key, 0))

@@ -45,14 +45,19 @@ class ClientWork:
 _performing: Final[ContextVar[ClientWork | None]] = ContextVar("machine_client_work", default=None)
 
 
-@contextmanager
-def performing(work: ClientWork) -> Iterator[None]:
+class performing:  # noqa: N801 - a context manager, used like a function
     """Give the transport the work of the call that is made in this context."""
-    token = _performing.set(work)
-    try:
-        yield
-    finally:
-        _performing.reset(token)
+
+    __slots__ = ("_token", "_work")
+
+    def __init__(self, work: ClientWork) -> None:
+        self._work = work
+
+    def __enter__(self) -> None:
+        self._token = _performing.set(self._work)
+
+    def __exit__(self, *exc: object) -> None:
+        _performing.reset(self._token)
 
 
 _only_reads: Final[ContextVar[bool]] = ContextVar("machine_only_reads", default=False)

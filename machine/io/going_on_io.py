@@ -14,6 +14,7 @@ from machine.events import EffectIntended, FactRecorded
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
+from machine.io.child_runs import CHILD_RUN
 from machine.io.live_io import LiveIo
 from machine.io.provider import IoProvider
 from machine.io.replay_io import ReplayIo
@@ -105,6 +106,9 @@ class GoingOnIo(IoProvider):
 
     async def _answer(self, call: Call) -> FactRecorded:
         side = self._side(call)
+        if side is self._past and call.namespace == CHILD_RUN and not self._past.is_answered(call):
+            await self._past.begin_wait(call)
+            side = self._live  # which drives the child on
         if side is self._live:
             await self._progress.until_over()
         return await side._answer(call)  # noqa: SLF001 - a part of this object

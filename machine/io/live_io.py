@@ -295,7 +295,7 @@ class LiveIo(IoProvider):
         if not self._is_begun(call):
             now_ms = log.now_ms()
             due_ms = due_of(call.request, now_ms)
-            info = {} if due_ms is None else {DUE: str(due_ms)}
+            info = self._child_info(call, now_ms) | ({} if due_ms is None else {DUE: str(due_ms)})
             await log.emit([self._begun(call)], call.payloads(), info)
             if due_ms is not None and due_ms <= now_ms and "until_ms" in call.request:
                 payloads = Payloads()  # a time that has passed is nothing to wait for
@@ -303,4 +303,6 @@ class LiveIo(IoProvider):
                 return await self._emit(
                     call, FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data)), payloads
                 )
+        if (fact := await self._driven(call, self._emit)) is not None:
+            return fact
         await self._park(call)

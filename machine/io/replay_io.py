@@ -6,6 +6,7 @@ falls through to live IO.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -108,8 +109,14 @@ class ReplayIo(IoProvider):
         super().__init__(scope)
         self._recording = recording
         self._like = like
-        self._reused: dict[tuple[str, str], int] = {}
-        self._answered: set[str] = set()
+
+    @functools.cached_property
+    def _reused(self) -> dict[tuple[str, str], int]:
+        return {}
+
+    @functools.cached_property
+    def _answered(self) -> set[str]:
+        return set()
 
     def _asked(self, namespace: str, request: Any, raw: bytes, rules: RequestRules) -> Asked:
         asked = super()._asked(namespace, request, raw, rules)
@@ -236,12 +243,20 @@ class ReplayIo(IoProvider):
             self._scope.secrets.taught(fact, call.taught)
         return fact
 
-    async def _answer(self, call: Call) -> FactRecorded:
-        recording = self._recording
-        if not recording.begins(call.key):
-            recording.unrecorded(call, ())
+    def is_answered(self, call: Call) -> bool:
+        """Say whether the recording has the answer to a wait."""
+        return self._recording.fact(call.key) is not None
+
+    async def begin_wait(self, call: Call) -> None:
+        """Begin a wait as it was recorded."""
+        if not self._recording.begins(call.key):
+            self._recording.unrecorded(call, ())
         if not self._is_begun(call):
             await self._scope.log.emit([self._begun(call)])
+
+    async def _answer(self, call: Call) -> FactRecorded:
+        recording = self._recording
+        await self.begin_wait(call)
         fact = recording.fact(call.key)
         if fact is None:
             await self._park(call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 from machine import canonical
@@ -122,16 +122,16 @@ async def _read_again(scope: AttemptScope, known: Format1RunSecrets, name: str, 
     return False
 
 
-@contextmanager
-def naming(scope: AttemptScope, call: Call) -> Iterator[None]:
+_NOTHING: Final = nullcontext()
+
+
+def naming(scope: AttemptScope, call: Call) -> AbstractContextManager[None]:
     """Tell the transport, while it performs a call, which parts of the request hold a secret."""
     stand_ins = scope.secrets.run.stand_ins.values()
     whole = call.asked.whole
     if call.namespace != "http" or (whole is None and call.data == call.raw and not stand_ins):
-        yield
-        return
-    with naming_parts(parts(canonical.decode(whole or call.data), stand_ins)):
-        yield
+        return _NOTHING
+    return naming_parts(parts(canonical.decode(whole or call.data), stand_ins))
 
 
 @contextmanager

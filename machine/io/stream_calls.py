@@ -49,9 +49,15 @@ class StreamCalls(ABC):
 
     @abstractmethod
     def _identify(
-        self, namespace: str, request: Any, fact_key: str | None, *, rules: RequestRules | None = None
+        self,
+        namespace: str,
+        request: Any,
+        fact_key: str | None,
+        *,
+        rules: RequestRules | None = None,
+        opens: bool = False,
     ) -> Call:
-        """Return the call of a request; see `IoProvider`."""
+        """Return the call of a request, which `opens` a stream; see `IoProvider`."""
 
     @abstractmethod
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
@@ -144,7 +150,7 @@ class StreamCalls(ABC):
         self, namespace: str, request: Any, fact_key: str | None, rules: RequestRules
     ) -> CallStream:
         with engine_at_work():
-            call = self._identify(namespace, request, fact_key, rules=rules).opening()
+            call = self._identify(namespace, request, fact_key, rules=rules, opens=True)
             if self._is_unfinished(call.key):
                 raise StateError(
                     f"the fact {call.key!r} is that of a stream of this attempt which has no end",

@@ -53,7 +53,7 @@ class Approval:
 def approval_request(prompt: str, data: Any, timeout: float | None) -> dict[str, Any]:
     """Return the question to a person. Raises `OtherIoError` (`io_invalid_request`)."""
     request = {"prompt": checked_text(prompt, "the prompt", empty=False)}
-    return {**request, **({} if data is None else {"data": data}), **_limit(timeout)}
+    return {**request, **({} if data is None else {"data": data}), **limit_fields(timeout)}
 
 
 def signal_request(name: str, correlation: str | None, timeout: float | None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def signal_request(name: str, correlation: str | None, timeout: float | None) ->
     request = {"name": _name(name, "the name of a signal")}
     if correlation is not None:
         request["correlation"] = _name(correlation, "the correlation of a signal")
-    return {**request, **_limit(timeout)}
+    return {**request, **limit_fields(timeout)}
 
 
 def until_request(when: datetime | float) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def _name(value: str, what: str) -> str:
     return text
 
 
-def _limit(timeout: float | None) -> dict[str, int]:
+def limit_fields(timeout: float | None) -> dict[str, int]:
+    """Return the part of a request that says how long its answer may take."""
     if timeout is None:
         return {}
     return {"timeout_ms": math.ceil(checked_seconds(timeout, "timeout", most=LONGEST_LIMIT) * 1000)}
@@ -278,10 +279,15 @@ class WaitCalls(ABC):
             await self._parking.park()
         except anyio.get_cancelled_exc_class():
             if not (scope.cut or scope.put_away):
-                with anyio.CancelScope(shield=True):
-                    await scope.log.emit([self._fact_of(call, cancelled(call))])
-                    await self._handing.durable(call, scope.log.history.head_seq)
+                await self._give_up(call)
             raise
+
+    async def _give_up(self, call: Call) -> None:
+        """Record that the handler gives a wait up."""
+        with anyio.CancelScope(shield=True):
+            log = self._scope.log
+            await log.emit([self._fact_of(call, cancelled(call))])
+            await self._handing.durable(call, log.history.head_seq)
 
 
 def cancelled(call: Call) -> FactError:

@@ -160,7 +160,7 @@ class History:
             raise LogError(seq, text, code=Code.LOG_ATTEMPT_OPEN)
         state = self.states.get(state_id)
         if state is None:
-            state = self.states[state_id] = StateHistory(StateStatus.OPEN, began_seq=seq)
+            state = self.states[state_id] = StateHistory(StateStatus.OPEN)
         elif state.status.settled:
             raise LogError(
                 seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
@@ -190,14 +190,16 @@ class History:
         self.open[state_id] = OpenAttempt(state_id, event.attempt, base, seq)
         return goes_on
 
-    def _close(self, seq: int, kind: str, state_id: str) -> StateHistory:
-        if self.open.pop(state_id, None) is None:
+    def _close(self, seq: int, kind: str, state_id: str) -> OpenAttempt:
+        opened = self.open.pop(state_id, None)
+        if opened is None:
             text = f"{kind} of {state_id}, which has no open attempt"
             raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
-        return self.states[state_id]
+        return opened
 
     def _settle(self, entry: Entry, event: StateCompleted) -> None:
-        state = self._close(entry.seq, event.type, event.state_id)
+        self._close(entry.seq, event.type, event.state_id)
+        state = self.states[event.state_id]
         state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
         if event.not_taken is not None:
@@ -210,15 +212,16 @@ class History:
 
     def _fail(self, entry: Entry, event: StateFailed) -> bool:
         """Close an attempt; return True for one that is suspended, which has neither failed nor ended."""
-        state = self._close(entry.seq, event.type, event.state_id)
+        opened = self._close(entry.seq, event.type, event.state_id)
+        state = self.states[event.state_id]
         if event.suspended:
-            self.open_waits.check_suspended(entry.seq, event.state_id, state.attempts - 1)
+            self.open_waits.check_suspended(entry.seq, event.state_id, opened.attempt)
             state.status, state.answered, state.anew = StateStatus.SUSPENDED, False, False
-            state.failed = attrs.evolve(state.failed, error=event.error, cut=True)
+            state.failed = state.failed.and_suspended(event, opened)
             self.stopped[event.state_id] = None
             return True
         state.status, state.read = StateStatus.FAILED, entry.info.get("read")
-        state.failed = state.failed.and_one(entry, event, state.attempts)
+        state.failed = state.failed.and_one(entry, event, opened)
         self.stopped[event.state_id] = None
         self.cancelling = self.cancelling or event.error.code == Code.RUN_CANCELLED
         return False

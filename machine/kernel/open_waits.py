@@ -44,8 +44,10 @@ class OpenWaits:
     """The open waits of a run's handlers, in `by_key` in the order they were begun."""
 
     by_key: dict[str, OpenWait] = attrs.field(factory=dict)
-    heard: set[int] = attrs.field(factory=set)
-    """The numbers of the messages that facts have handed out."""
+    heard: dict[int, int] = attrs.field(factory=dict)
+    """The numbers of the messages that facts have handed out, each with the time of the fact."""
+    children: dict[str, OpenWait] = attrs.field(factory=dict)
+    """The waits for child runs, as they were last begun, whether or not they are over."""
     latest_ms: int = 0
     """The time of the last answer, in milliseconds since the epoch; 0 without one."""
 
@@ -57,14 +59,19 @@ class OpenWaits:
             if (known.state_id, known.attempt) == (event.state_id, event.attempt):
                 text = f"the wait {event.key!r} was begun already"
                 raise LogError(entry.seq, text, code=Code.LOG_DUPLICATE_FACT)
-            self.by_key[event.key] = before._replace(begun=event)
+            self._open(before._replace(begun=event))
             return
         if event.namespace not in WAIT_KINDS:
             raise LogError(entry.seq, f"{event.namespace!r} is no kind of wait", code=Code.LOG_WAIT)
         child = entry.info.get(CHILD)
-        self.by_key[event.key] = OpenWait(
-            event, entry.ts_millis, _number(entry, DUE), child if isinstance(child, str) else None
+        self._open(
+            OpenWait(event, entry.ts_millis, _number(entry, DUE), child if isinstance(child, str) else None)
         )
+
+    def _open(self, wait: OpenWait) -> None:
+        self.by_key[wait.begun.key] = wait
+        if wait.child is not None:
+            self.children[wait.begun.key] = wait
 
     def end(self, entry: Entry, event: FactRecorded) -> None:
         """Close a wait with its outcome. Raises `LogError` for a fact that is no answer to it."""
@@ -75,7 +82,14 @@ class OpenWaits:
             raise LogError(entry.seq, text, code=Code.LOG_WAIT)
         self.latest_ms = max(self.latest_ms, entry.ts_millis)
         if (number := _number(entry, MESSAGE)) is not None:
-            self.heard.add(number)
+            self.heard[number] = entry.ts_millis
+
+    def has_heard(self, number: int, ts_millis: int) -> bool:
+        """Say whether a fact has handed out the message with a number, which was posted at a time.
+
+        A copy of the run in another store has an inbox of its own, whose messages are later and count from 1 again.
+        """
+        return number in self.heard and ts_millis <= self.heard[number]
 
     def of_state(self, state_id: str) -> tuple[HandlerWait, ...]:
         """Return the open waits of a state, in the order they were begun."""

@@ -103,7 +103,7 @@ def fork_point(history: History) -> int | None:
         return history.head_seq  # its end is not shared, and nothing has failed: the next attempt is made
     with_effects = {state_id for state_id, _, _ in history.sent}
     failed = [
-        state.began_seq if calls_again else state.failed.failed_seq
+        state.failed.began_seq if calls_again else state.failed.failed_seq
         for state_id, state in history.states.items()
         if state.status is StateStatus.FAILED
         and (error := state.failed.error)

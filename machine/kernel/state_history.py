@@ -37,6 +37,15 @@ class StateStatus(StrEnum):
         return self is StateStatus.COMPLETED or self is StateStatus.SKIPPED
 
 
+class OpenAttempt(NamedTuple):
+    """An attempt that has begun and not ended, and the seq it began at."""
+
+    state_id: str
+    attempt: int
+    base_snapshot_id: str
+    seq: int
+
+
 @attrs.frozen
 class FailedAttempts:
     """The attempts of a state that did not complete, as far as its next attempt depends on them.
@@ -44,7 +53,7 @@ class FailedAttempts:
     `error` and `cut` are of the last one. `failures` counts those that use up the retry budget (not those recovered
     after a crash); `recoveries` those in a row that ended with the death of their driver without any new fact that
     a later attempt could reuse; `fresh_from` is the first attempt whose facts a later one of a read-only state may
-    still reuse; `failed_seq` is the event that began the first failed attempt since the state's last effect;
+    still reuse; `failed_seq` is the event that ended the first failed attempt since the state's last effect;
     `retry_delay_ms` is set while a retry waits, `retry_ts_millis` being when it was scheduled.
     """
 
@@ -54,19 +63,22 @@ class FailedAttempts:
     recoveries: int = 0
     fresh_from: int = 0
     orphans: tuple[int, ...] = ()
-    """The number of attempts that ended with the death of their driver."""
+    """The numbers of the attempts that ended with the death of their driver."""
+    began_seq: int | None = None
+    """The event that began the first attempt."""
     failed_seq: int | None = None
     retry_after_ms: int = 0
     """The delay that the external service asked for when the last attempt failed."""
     retry_delay_ms: int | None = None
     retry_ts_millis: int | None = None
 
-    def and_one(self, entry: Entry, event: StateFailed, begun: int) -> FailedAttempts:
-        """Return these attempts and one more, the last of the `begun`, which failed with this entry."""
+    def and_one(self, entry: Entry, event: StateFailed, attempt: OpenAttempt) -> FailedAttempts:
+        """Return these attempts and one more, which failed with this entry."""
         causes = read_causes(entry.info)
         changes: dict[str, Any] = {
             "error": attrs.evolve(event.error, causes=causes) if causes else event.error,
             "cut": event.cut,
+            "began_seq": self.began_seq or attempt.seq,
             "retry_after_ms": read_wait(entry.info),
         }
         if event.error.code not in STOPPED_CODES:
@@ -75,10 +87,15 @@ class FailedAttempts:
             changes["recoveries"] = 0
         elif event.error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
             changes["recoveries"] = self.recoveries + (COPIED not in entry.info)
-            changes["orphans"] = (*self.orphans, begun - 1)
+            changes["orphans"] = (*self.orphans, attempt.attempt)
         if not event.cut:
-            changes["fresh_from"] = begun
+            changes["fresh_from"] = attempt.attempt + 1
         return attrs.evolve(self, **changes)
+
+    def and_suspended(self, event: StateFailed, attempt: OpenAttempt) -> FailedAttempts:
+        """Return these attempts after one was put away: it has not failed, and will go on."""
+        began_seq = self.began_seq or attempt.seq
+        return attrs.evolve(self, error=event.error, cut=True, began_seq=began_seq)
 
 
 _NONE_FAILED: Final = FailedAttempts()
@@ -88,14 +105,12 @@ _NONE_FAILED: Final = FailedAttempts()
 class StateHistory:
     """The history of one state according to the log.
 
-    `attempts` counts those begun; `began_seq` is the event that began its first attempt. `base_snapshot_id` is the
-    context its attempts began on; `wrote` and `not_taken` are as in `state_completed`; `read` lists the context
-    keys that its last attempt is known to have read.
+    `attempts` counts those begun. `base_snapshot_id` is the context they began on; `wrote` and `not_taken` are as
+    in `state_completed`; `read` lists the context keys that its last attempt is known to have read.
     """
 
     status: StateStatus
     attempts: int = 0
-    began_seq: int | None = None
     failed: FailedAttempts = _NONE_FAILED
     reason: str | None = None
     snapshot_id: str | None = None
@@ -113,12 +128,3 @@ class StateHistory:
         """Say whether the edge to a successor is live."""
         by_passed = self.reason is not None and self.reason.startswith((NOT_TAKEN, UNREACHABLE))
         return not by_passed and state_id not in self.not_taken
-
-
-class OpenAttempt(NamedTuple):
-    """An attempt that has begun and not ended, and the seq it began at."""
-
-    state_id: str
-    attempt: int
-    base_snapshot_id: str
-    seq: int

@@ -110,7 +110,7 @@ def due_answers(
     left = dict(waits.by_key)
     answers: list[WaitAnswer] = []
     for message in messages:
-        if message.kind not in WAIT_MESSAGES or message.number in waits.heard:
+        if message.kind not in WAIT_MESSAGES or waits.has_heard(message.number, message.ts_millis):
             continue
         for wait in _fitting(message, list(left.values()), requests):
             over = wait.due_ms is not None and wait.due_ms <= message.ts_millis

@@ -177,6 +177,8 @@ class Known:
         if len(self._values) <= _FEW or len(text) <= SHORT:
             for known in self._values.values():
                 for form in known.forms.base64 if packed else known.forms.texts:
+                    if form not in text:  # as nearly everywhere
+                        continue
                     for at in _occurrences(text, form):
                         if not known.forms.short or _is_word(text, at, form):
                             yield Span(at, at + len(form), known.placeholder)
@@ -221,7 +223,8 @@ class Known:
 
     def verbatim(self, text: str) -> Marked:
         """Return a text with a placeholder for each form of a known value but those in base64."""
-        return Marked(text).with_spans(_at_most(self._spans(text, packed=False)))
+        found = _at_most(self._spans(text, packed=False))
+        return Marked(text).with_spans(found) if found else Marked(text)
 
     def encoded(self, marked: Marked) -> Marked:
         """Return a text with a placeholder for all base64 that holds a known value; itself where none does."""

@@ -54,6 +54,11 @@ def redact(
     whole document stands under, where there is one (of `env`, the variable). The sure values of `beyond` are
     replaced too, where nothing else is; they give no other value its name.
     """
+    if not (known or beyond or under) and namespace != SECRET:
+        from machine.secrets.plain_documents import is_plain_document  # noqa: PLC0415 - as for `findings`
+
+        if is_plain_document(rules, document):
+            return Redacted(document, [], [])
     place = ROOT
     if namespace == SECRET and not request:
         under, place = under or SECRET, Place(name=under or SECRET, strength=Strength.OWN)
@@ -91,6 +96,9 @@ class _Redaction:
         first: _Redaction | None = None,
         beyond: Known | None = None,
     ) -> None:
+        from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
+
+        self.findings = findings
         self.rules = rules
         self.known = known
         self.beyond = beyond or Known()
@@ -267,8 +275,6 @@ class _Redaction:
         return found
 
     def _marked(self, text: str, place: Place, before: Marked | None) -> Marked:
-        from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
-
         marked = Marked(text)
         if self.near:
             verbatim = self.near.verbatim(text)
@@ -284,7 +290,7 @@ class _Redaction:
             return both
         try:
             self.work.begin(marked.text)
-            found = findings(self.rules, place, marked.text, self.work, request=self.request)
+            found = self.findings(self.rules, place, marked.text, self.work, request=self.request)
             if len(found) + len(marked.cuts) > MOST_FINDINGS:
                 raise TooManyPlacesError  # noqa: TRY301 - as by what it calls
         except TooManyPlacesError:

@@ -81,7 +81,8 @@ def look_at(rules: Rules, text: str) -> Look:
 
 def _look_at(rules: Rules, text: str) -> Look:
     there = sorted(_looks_of(rules).Match(text.encode("utf-8", "replace")) or ())
-    names = bool(rules.names or rules.pointers) or _NAMES in there
+    may_name = _NAMES in there or bool(rules.names or rules.pointers)
+    names = may_name and _AFTER_NAMES.search(text) is not None
     return Look(
         formats=tuple(rules.formats[at - len(_SIGNS)] for at in there if at >= len(_SIGNS)),
         bearer=_BEARERS in there,
@@ -94,6 +95,9 @@ def _look_at(rules: Rules, text: str) -> Look:
         packed=_PACKED in there,
     )
 
+
+_AFTER_NAMES: Final = re.compile(r"[:=>, \t\n|]|\A--|into|INTO")
+"""A part of each text with a value behind its name: a separator, or a sign of a table or of a multipart."""
 
 _look_at_short: Final = functools.lru_cache(maxsize=4096)(_look_at)
 

@@ -78,7 +78,7 @@ _OF_ANSWER: Final = frozenset(("id", "status", "success", "ok", "message", "deta
 
 _MOST_OF_ISSUED: Final = 8
 
-_VALUED: Final = _VALUES | {"values", "payload", "data", "stringData"}
+VALUED: Final = _VALUES | {"values", "payload", "data", "stringData"}
 
 
 class Place(NamedTuple):
@@ -219,7 +219,7 @@ def said_name(members: dict[str, Any]) -> str | None:
     """Return the name that an object like `{"name": ..., "value": ...}` gives its value, or None."""
     if "kty" in members:
         return _JWK
-    if _VALUED.isdisjoint(members):
+    if VALUED.isdisjoint(members):
         return ISSUED if is_of_issued(members) else None
     said = (said_by(key, members[key]) for key in sorted(NAMING) if isinstance(members.get(key), str))
     return next(filter(None, said), None)

@@ -70,7 +70,7 @@ class SqliteSchedules:
     def schedules(self) -> list[Schedule]:
         """Return all schedules, in the order of their names."""
         with self._session as conn:
-            return [_schedule(row) for row in conn.execute(_ALL).fetchall()]
+            return all_schedules(conn)
 
     def pause_schedule(self, name: str, *, paused: bool) -> Schedule:
         """Pause a schedule or resume it, and return it (see `Store.pause_schedule`)."""
@@ -98,6 +98,11 @@ class SqliteSchedules:
             else:
                 found = conn.execute(_LAST_BEGUN, (*bounds, created_by_ms)).fetchone()
             return None if found is None else self._told(conn, row_of(found))
+
+
+def all_schedules(conn: sqlite3.Connection) -> list[Schedule]:
+    """Return all schedules, in the order of their names. Raises `CorruptionError` for a damaged one."""
+    return [_schedule(row) for row in conn.execute(_ALL).fetchall()]
 
 
 def _schedule(row: tuple[Any, ...]) -> Schedule:

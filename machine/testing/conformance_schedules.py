@@ -7,12 +7,11 @@ import pytest
 from machine.errors import Code, NotFoundError, UsageError
 from machine.kernel.run_index import RunRow
 from machine.stores.base import Store
-from machine.testing.conformance_messages import InboxConformance
-from machine.testing.conformance_sharing import StoreFactory, contended
+from machine.testing.conformance_sharing import SharedStoreConformance, StoreFactory, contended
 from machine.testing.store_samples import Clock, log_of, run_id_of, schedule_of
 
 
-class ScheduleConformance(InboxConformance):
+class ScheduleConformance(SharedStoreConformance):
     """The part of `StoreConformance` about schedules and ranges of invocation keys."""
 
     def test_schedules_are_kept_as_they_are(self, store_factory: StoreFactory) -> None:

@@ -1,4 +1,4 @@
-"""A chat model of LangChain that needs no service."""
+"""A chat model of LangChain that needs no service, and a graph that asks a model and has its tools called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any, ClassVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableLambda
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
 
 
 class Clerk(BaseChatModel):
@@ -35,3 +38,22 @@ class Clerk(BaseChatModel):
         else:
             message = AIMessage(f"It says: {messages[-1].content}")
         return ChatResult(generations=[ChatGeneration(message=message)], llm_output={"model": "clerk"})
+
+
+def asking(model: Any, tools: list[Any]) -> Any:
+    """Return a graph that asks the model, calls its tools and asks again."""
+    bound = model.bind_tools(tools)
+    builder = StateGraph(MessagesState)
+
+    def ask(state: Any) -> Any:
+        return {"messages": [bound.invoke(state["messages"])]}
+
+    async def ask_async(state: Any) -> Any:
+        return {"messages": [await bound.ainvoke(state["messages"])]}
+
+    builder.add_node("ask", RunnableLambda(ask, afunc=ask_async))
+    builder.add_node("tools", ToolNode(tools))
+    builder.add_edge(START, "ask")
+    builder.add_conditional_edges("ask", tools_condition)
+    builder.add_edge("tools", "ask")
+    return builder.compile()

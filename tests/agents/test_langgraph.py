@@ -10,11 +10,8 @@ from machine.errors import Failure, UsageError
 pytest.importorskip("langgraph")
 adapter = pytest.importorskip("machine.agents.langgraph")
 
-from agents.clerk import Clerk  # noqa: E402 - only where LangChain is installed
-from langchain_core.runnables import RunnableLambda  # noqa: E402 - the same
+from agents.clerk import Clerk, asking  # noqa: E402 - only where LangChain is installed
 from langchain_core.tools import BaseTool, tool  # noqa: E402 - the same
-from langgraph.graph import START, MessagesState, StateGraph  # noqa: E402 - the same
-from langgraph.prebuilt import ToolNode, tools_condition  # noqa: E402 - the same
 
 EFFECTS = {"side_effects": "apply_side_effect", "idempotency": "key"}
 READS = {"side_effects": "read_only_io"}
@@ -42,23 +39,9 @@ def buy(name: str) -> str:
 
 
 def graph_of(effects=("buy",)):
-    """Return a graph that asks the model, calls its tools and asks again."""
+    """Return a graph whose model has tea bought."""
     tools = adapter.recorded_tools([buy], effects=effects)
-    model = adapter.recorded_model(Clerk(tool="buy", args={"name": "tea"})).bind_tools(tools)
-    builder = StateGraph(MessagesState)
-
-    def ask(state):
-        return {"messages": [model.invoke(state["messages"])]}
-
-    async def ask_async(state):
-        return {"messages": [await model.ainvoke(state["messages"])]}
-
-    builder.add_node("ask", RunnableLambda(ask, afunc=ask_async))
-    builder.add_node("tools", ToolNode(tools))
-    builder.add_edge(START, "ask")
-    builder.add_conditional_edges("ask", tools_condition)
-    builder.add_edge("tools", "ask")
-    return builder.compile()
+    return asking(adapter.recorded_model(Clerk(tool="buy", args={"name": "tea"})), tools)
 
 
 QUESTION = {"messages": [("user", "Buy tea")]}

@@ -391,6 +391,7 @@ def test_a_busy_store_is_tried_again_and_another_failure_ends_the_worker(store, 
     real, answers = store.list_runs, [Code.STORE_BUSY, None, Code.STORE_FAILED]
 
     def list_runs(**filters):
+        assert filters["status"] == "interrupted"
         code = answers.pop(0) if answers else None
         if code is not None:
             raise OtherStoreError("no", code=code)

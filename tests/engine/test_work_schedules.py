@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import attrs
 import pytest
+from crashes import left_after
 
 import machine
 from machine import Plan
@@ -15,7 +16,7 @@ from machine.config import Target
 from machine.cron.ticks import IN_TIME_MS
 from machine.engine.due_ticks import DueTicks
 from machine.engine.work import WorkReporter
-from machine.errors import Code, PlanError
+from machine.errors import Code, ConcurrencyError, PlanError
 from machine.kernel.run_status import FINAL_STATUSES
 from machine.stores import MemoryStore, SqliteStore
 from machine.stores.schedule import CatchUp, Overlap
@@ -189,6 +190,37 @@ def test_an_instant_that_overlaps_the_last_run_is_skipped_or_waits(store, overla
     store.clock.now = ms("2026-06-01 04:00:05")
     fire(store)
     assert started(store)[1:] == [f"n:2026-06-01T{hour}:00:00Z" for hour in then]
+
+
+def test_a_run_that_was_interrupted_does_not_stay_in_the_way_of_the_next_instant(store):
+    add(store)
+    handled = []
+    plan = plan_of(lambda ctx: handled.append(1))
+    other = machine.run(plan, store=store, target=TARGET).run_id
+    left_after(store, other, 1)
+    store.clock.now = ms("2026-06-01 01:00:05")
+    fire(store, plan)
+    (tick,) = [row for row in store.list_runs().rows if row.invocation_key]
+    del store._contents.logs[tick.run_id][1:]
+    store._contents.rows[tick.run_id] = tick._replace(status="running", head_seq=1)
+    handled.clear()
+    store.clock.now = ms("2026-06-01 02:30:05")
+    result, _ = fire(store, plan)
+    assert (result.counts, len(handled)) == ({"completed": 1}, 1), (
+        "and the other run is not one of a schedule"
+    )
+    store.clock.now = ms("2026-06-01 03:00:05")
+    assert fire(store, plan)[0].counts == {"completed": 1}
+
+
+def test_a_start_that_does_not_attach_refuses_a_key_that_is_taken(store):
+    first = machine.run(plan_of(), store=store, invocation_key="key", attach=False)
+    assert machine.run(plan_of(), store=store, invocation_key="key").run_id == first.run_id
+    with pytest.raises(ConcurrencyError) as caught:
+        machine.run(plan_of(), store=store, invocation_key="key", attach=False)
+    assert caught.value.code == Code.INVOCATION_TAKEN
+    assert caught.value.info.details["run_id"] == first.run_id
+    assert [row.run_id for row in store.list_runs().rows] == [first.run_id]
 
 
 def test_a_schedule_that_is_added_again_starts_no_instant_again(store):

@@ -14,7 +14,7 @@ from machine.io.databases import Databases
 def scope():
     """Return a scope of which nothing is used but its databases."""
     unused: Any = None
-    return AttemptScope(*[unused] * 10)
+    return AttemptScope(*[unused] * 6)
 
 
 def test_an_attempt_that_asks_for_no_database_makes_nothing_for_one(monkeypatch):

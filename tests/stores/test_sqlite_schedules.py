@@ -58,6 +58,7 @@ def test_a_damaged_row_is_reported(path, change):
         with pytest.raises(CorruptionError, match="schedule") as caught:
             store.schedules()
         assert caught.value.code == Code.STORE_CORRUPT
+        assert [said[:10] for said in store.integrity_problems()] == ["schedules:"]
 
 
 def test_the_last_run_of_a_schedule_is_found_by_the_index_of_invocation_keys(path):
