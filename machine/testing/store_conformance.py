@@ -33,7 +33,6 @@ from machine.testing.conformance_artifacts import ArtifactConformance
 from machine.testing.conformance_due import DueConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
-from machine.testing.conformance_messages import InboxConformance
 from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
 from machine.testing.conformance_signals import SignalConformance
