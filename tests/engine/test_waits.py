@@ -403,3 +403,116 @@ def test_a_bad_answer_in_advance_leaves_the_run_as_it_is(store, given):
         machine.run(plan_of(asks), store=store, answers={"go": given})
     (row,) = store.list_runs().rows
     assert machine.resume(row.run_id, plan=plan_of(asks), store=store).status == "suspended"
+
+
+def test_a_wait_in_a_transaction_is_refused_and_after_it_is_not(store, tmp_path):
+    import sqlite3
+
+    plan = Plan("waits", clients=["sqlite3"])
+    path = str(tmp_path / "data.db")
+    with sqlite3.connect(path) as made:
+        made.execute("create table seen (n)")
+
+    @plan.state("step.wait", side_effects="apply_side_effect", idempotency="seen")
+    def handler(ctx, io):
+        connection = sqlite3.connect(path)
+        connection.execute("insert into seen values (1)")
+        with pytest.raises(StateError) as refused:
+            io.approval("?", key="go")
+        connection.commit()
+        ctx["by"] = io.approval("?", key="go").by
+        connection.execute("insert into seen values (2)")
+        connection.commit()
+        ctx["code"] = refused.value.code
+        ctx["seen"] = len(connection.execute("select n from seen").fetchall())
+        connection.close()
+
+    result = machine.run(plan, store=store)
+    assert result.status == "suspended", result.error
+    approve(store, result, "go")
+    result = machine.resume(result.run_id, plan=plan, store=store)
+    assert (result.status, result.error) == ("completed", None)
+    assert result.context == {"by": "ada", "code": Code.WAIT_NOT_HERE, "seen": 2}
+    replayed(plan, store, result)
+
+
+def test_a_wait_in_a_reconcile_function_is_refused(store, scripted):
+    found = []
+
+    async def look(ctx, io, effect):
+        with pytest.raises(StateError) as refused:
+            await io.approval("?")
+        found.append(refused.value.code)
+        return {"done": True}
+
+    def crash(request):
+        raise KeyboardInterrupt
+
+    plan = Plan("waits", transports={"mail": scripted(crash, effect=True)})
+
+    @plan.state(
+        "step.wait",
+        side_effects="apply_side_effect",
+        idempotency="k",
+        reconcile=look,
+        on_uncertain="reconcile",
+    )
+    async def handler(ctx, io):
+        await io.call("mail", {})
+
+    with pytest.raises(KeyboardInterrupt):
+        machine.run(plan, store=store)
+    (row,) = store.list_runs().rows
+    machine.resume(row.run_id, plan=plan, store=store)
+    assert found == [Code.WAIT_NOT_HERE]
+
+
+def test_a_secret_in_a_question_is_not_stored(store, monkeypatch):
+    monkeypatch.setenv("API_TOKEN", "tok-4f9a8e7d6c5b4a39f1")
+
+    async def handler(ctx, io):
+        token = await io.secret("API_TOKEN")
+        await io.approval(f"Use {token}?", data={"password": "hunter2-correct-horse-9"})
+
+    plan = plan_of(handler)
+    result = machine.run(plan, store=store)
+    assert result.status == "suspended"
+    stored = b"".join(data for _, data in store._contents.artifacts.values())
+    assert b"tok-4f9a8e7d6c5b4a39f1" not in stored
+    assert b"hunter2-correct-horse-9" not in stored
+    replayed(plan, store, result)
+    approve(store, result)
+    result = machine.resume(result.run_id, plan=plan, store=store)
+    assert result.status == "completed", result.error
+    replayed(plan, store, result)
+
+
+def test_a_signal_by_correlation_is_taken_once(store):
+    async def handler(ctx, io):
+        ctx["paid"] = await io.wait_signal("paid", correlation=ctx["order"])
+
+    plan = plan_of(handler)
+    first, second = (machine.run(plan, store=store, input={"order": "7"}) for _ in range(2))
+    store.post_signal("paid", "8", "no")
+    store.post_signal("paid", "7", 1)
+    first = machine.resume(first.run_id, plan=plan, store=store)
+    second = machine.resume(second.run_id, plan=plan, store=store)
+    assert (first.status, first.context["paid"], second.status) == ("completed", 1, "suspended")
+    store.post_signal("paid", "7", 2)
+    second = machine.resume(second.run_id, plan=plan, store=store)
+    assert second.context["paid"] == 2
+    replayed(plan, store, second)
+
+
+def test_time_never_goes_back_behind_an_answer(store, monkeypatch):
+    store.clock = lambda: 10**13
+
+    async def handler(ctx, io):
+        await io.sleep(61)
+        ctx["now"] = await io.now()
+
+    plan = plan_of(handler)
+    result = machine.run(plan, store=store, clock="skip")
+    assert result.context["now"] >= 10**13 + 61_000
+    times = [entry.ts_millis for entry, _ in run_reader.entries(store, result.run_id)]
+    assert times == sorted(times)
