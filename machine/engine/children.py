@@ -115,7 +115,7 @@ class ChildRuns:
         return outcome_of(result)
 
     async def _stop(self, reason: BaseException) -> NoReturn:
-        """Stop driving the run, because its child cannot be driven: the caller gets the reason, and no handler does."""
+        """Stop driving the run, because its child cannot be driven: the caller gets the reason."""
         self._control.stop(reason)
         await anyio.sleep_forever()
         raise reason
