@@ -25,7 +25,7 @@ class Watching(Protocol):
 
     @property
     def provided(self) -> Provided:
-        """The transports, the catalogue and the clients of the plan and of the caller."""
+        """The transports and the catalogue."""
         ...
 
     @property
