@@ -108,6 +108,8 @@ class Patience:
         self._waiting = waiting
         self._log = log
         self._woken = woken
+        if waiting.skips:  # an earlier driver may have been further
+            log.skip_to(log.history.open_waits.latest_ms)
         self._left = math.inf if waiting.seconds is None else waiting.seconds
 
     async def goes_on(self) -> bool:
