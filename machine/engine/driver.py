@@ -269,9 +269,11 @@ class Run:
     @property
     def waits(self) -> bool:
         """True while a handler waits for external input whose attempt is put away."""
-        history = self.log.history
-        return self.live and any(
-            wait.begun.state_id not in history.open for wait in history.open_waits.by_key.values()
+        waits, open_attempts = self.log.history.open_waits.by_key, self.log.history.open
+        return (
+            bool(waits)
+            and self.live
+            and any(wait.begun.state_id not in open_attempts for wait in waits.values())
         )
 
     def delivered(self) -> bool:

@@ -516,3 +516,17 @@ def test_time_never_goes_back_behind_an_answer(store, monkeypatch):
     assert result.context["now"] >= 10**13 + 61_000
     times = [entry.ts_millis for entry, _ in run_reader.entries(store, result.run_id)]
     assert times == sorted(times)
+
+
+def test_a_run_that_waits_in_its_process_can_be_cancelled(store, config):
+    async def main():
+        run_id = str(machine.new_run_id())
+        running = asyncio.create_task(
+            machine.aio.run(plan_of(asks), store=store, run_id=run_id, wait=None, config=config)
+        )
+        while not store.run_exists(run_id) or not events(store, run_id, WaitBegun):  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+        await machine.aio.cancel(run_id, store=store)
+        return await running
+
+    assert asyncio.run(main()).status == "cancelled"
