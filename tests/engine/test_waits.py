@@ -10,7 +10,7 @@ import pytest
 import machine
 from machine import Approval, Plan, RunConfig
 from machine.config import FanOutJoin
-from machine.engine import run_reader
+from machine.engine import run_reader, start_and_resume
 from machine.errors import Code, OtherIoError, StateError, StepError, UsageError, WaitTimeoutError
 from machine.events import FactRecorded, RunSuspended, WaitBegun
 from machine.io import parked_tasks
@@ -530,3 +530,42 @@ def test_a_run_that_waits_in_its_process_can_be_cancelled(store, config):
         return await running
 
     assert asyncio.run(main()).status == "cancelled"
+
+
+def counted(calls, word):
+    calls.append(word)
+    return word
+
+
+def test_streams_steps_and_errors_before_a_wait_are_given_again_and_not_made(store, tmp_path, config):
+    path, calls = tmp_path / "data", []
+    path.write_bytes(bytes(range(256)) * 400)
+
+    async def handler(ctx, io, rec):
+        ctx["word"] = await io.step(counted, calls, "one", ignore_args="calls")
+        async with io.open_file(path, piece_bytes=20_000) as file:
+            ctx["size"] = sum([len(piece) async for piece in file])
+        with pytest.raises(OtherIoError):
+            await io.read_file(tmp_path / "missing")
+        await rec.emit(machine.DomainEvent("noted", {"n": 1}))
+        ctx["by"] = (await io.approval("?", key="go")).by
+        ctx["again"] = await io.step(counted, calls, "two", ignore_args="calls")
+
+    plan = plan_of(handler)
+    result = machine.run(plan, store=store, config=config)
+    assert (result.status, calls) == ("suspended", ["one"])
+    path.unlink()
+    (tmp_path / "missing").write_text("here now")
+    approve(store, result, "go")
+    result = machine.resume(result.run_id, plan=plan, store=store)
+    assert (result.status, result.error, calls) == ("completed", None, ["one", "two"])
+    assert result.context["size"] == 102_400
+    replayed(plan, store, result)
+
+
+def test_a_driver_that_cannot_replay_does_not_go_on(store):
+    result = machine.run(plan_of(asks), store=store)
+    approve(store, result, "go")
+    with pytest.raises(UsageError, match="needs a replay"):
+        asyncio.run(start_and_resume.resume(result.run_id, plan=plan_of(asks), store=store))
+    assert machine.resume(result.run_id, plan=plan_of(asks), store=store).status == "completed"
