@@ -31,7 +31,7 @@ from machine.engine.new_run import begin, going_on
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
-from machine.errors import ErrorInfo, StateError, UsageError
+from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
@@ -341,13 +341,8 @@ class Run:
         """Return the recorded part of an attempt that was suspended and goes on, otherwise None."""
         known = self.log.history.states.get(decision.state_id)
         goes_on = known is not None and known.status is StateStatus.SUSPENDED and not known.anew
-        if not (goes_on and self.live):
+        if not goes_on or self.earlier is None:
             return None
-        if self.earlier is None:
-            raise UsageError(
-                f"{decision.state_id} goes on after a suspension, which needs a replay of it",
-                hint="drive the run with machine.run, machine.resume or machine.aio, which have it",
-            )
         await self.log.durable()
         return self.earlier(decision.state_id, decision.attempt)
 

@@ -110,12 +110,18 @@ def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: s
     return maker((entry for entry, _ in run_reader.entries(store, run_id)) if known else ())
 
 
-def earlier_of(maker: SecondOf | None, store: Store, log: DrivenLog) -> Callable[[str, int], Earlier] | None:
-    """Return what reads the recorded part of a suspended attempt of a run, given the log that it goes on in."""
-    if maker is None:
-        return None
+def earlier_of(maker: SecondOf | None, store: Store, log: DrivenLog) -> Callable[[str, int], Earlier]:
+    """Return what reads the recorded part of a suspended attempt of a run, given the log that it goes on in.
+
+    It raises `UsageError` without a maker of replays.
+    """
 
     def earlier(state_id: str, attempt: int) -> Earlier:
+        if maker is None:
+            raise UsageError(
+                f"{state_id} goes on after a suspension, which needs a replay of it",
+                hint="drive the run with machine.run, machine.resume or machine.aio, which have it",
+            )
         entries = (entry for entry, _ in run_reader.entries(store, log.history.run_id or ""))
         return maker.earlier(entries, state_id, attempt, log)
 

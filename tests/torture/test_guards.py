@@ -200,8 +200,8 @@ def an_attempt_left_open_is_closed_first(patch):
 def a_cut_attempt_uses_up_no_retry(patch):
     after = deciding.retry_decision
 
-    def strict(plan, config, history, state_id):
-        decision, state = after(plan, config, history, state_id), history.states[state_id]
+    def strict(plan, config, history, state_id, *, woken=False):
+        decision, state = after(plan, config, history, state_id, woken=woken), history.states[state_id]
         if isinstance(decision, EnterState) and state.failed.retry_delay_ms is None:
             return ScheduleRetry(state_id, state.attempts, 0)
         return decision
