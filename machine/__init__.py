@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from machine.engine.new_run_id import new_run_id as new_run_id
     from machine.engine.recorder import Recorder as Recorder
     from machine.engine.reporter import Reporter as Reporter
+    from machine.engine.run_result import RunResult as RunResult
     from machine.engine.scan import scan as scan
-    from machine.engine.start_and_resume import RunResult as RunResult
     from machine.errors import Failure as Failure
     from machine.errors import IoError as IoError
     from machine.errors import MachineError as MachineError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from machine.io.provider import IoProvider as IoProvider
     from machine.io.transport import BaseTransport as BaseTransport
     from machine.io.transport import Transport as Transport
+    from machine.io.waits import Approval as Approval
     from machine.kernel.context import Context as Context
     from machine.plan import Plan as Plan
     from machine.recordings.blame import blame as blame
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from machine.recordings.bundle import open_bundle as open_bundle
     from machine.recordings.diff import diff_runs as diff_runs
     from machine.recordings.replay import ReplayResult as ReplayResult
+    from machine.recordings.stream_reader import read_stream as read_stream
     from machine.secrets.policy import SecretPolicy as SecretPolicy
     from machine.secrets.secret_value import Secret as Secret
     from machine.state import State as State
@@ -54,16 +56,22 @@ if TYPE_CHECKING:
     from machine.state import StateOutcome as StateOutcome
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
+    from machine.sync import approve as approve
     from machine.sync import cancel as cancel
     from machine.sync import compare as compare
     from machine.sync import dry_run as dry_run
     from machine.sync import fork as fork
+    from machine.sync import reject as reject
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
     from machine.sync import run as run
+    from machine.sync import run_schedules as run_schedules
     from machine.sync import schedules as schedules
+    from machine.sync import signal as signal
     from machine.sync import verify as verify
+    from machine.sync import waiting as waiting
+    from machine.sync import work as work
 
 _MODULES: Final = ("aio", "config", "errors", "results", "stores", "testing")
 
@@ -74,7 +82,7 @@ _HOMES: Final = {
     "Recorder": "machine.engine.recorder",
     "Reporter": "machine.engine.reporter",
     "new_run_id": "machine.engine.new_run_id",
-    "RunResult": "machine.engine.start_and_resume",
+    "RunResult": "machine.engine.run_result",
     "scan": "machine.engine.scan",
     **dict.fromkeys(("Failure", "IoError", "MachineError"), "machine.errors"),
     "DomainEvent": "machine.events",
@@ -84,18 +92,34 @@ _HOMES: Final = {
     "HttpResponse": "machine.io.http_message",
     "IoProvider": "machine.io.provider",
     **dict.fromkeys(("BaseTransport", "Transport"), "machine.io.transport"),
+    "Approval": "machine.io.waits",
     "Context": "machine.kernel.context",
     "Plan": "machine.plan",
     "blame": "machine.recordings.blame",
     **dict.fromkeys(("export_run", "import_bundle", "open_bundle"), "machine.recordings.bundle"),
     "diff_runs": "machine.recordings.diff",
     "ReplayResult": "machine.recordings.replay",
+    "read_stream": "machine.recordings.stream_reader",
     "SecretPolicy": "machine.secrets.policy",
     "Secret": "machine.secrets.secret_value",
     **dict.fromkeys(("State", "StateMeta", "StateOutcome"), "machine.state"),
     **dict.fromkeys(("Store", "open_store"), "machine.stores"),
     **dict.fromkeys(
-        ("cancel", "compare", "dry_run", "fork", "replay", "resolve", "resume", "run", "schedules", "verify"),
+        (
+            *(
+                "approve",
+                "cancel",
+                "compare",
+                "dry_run",
+                "fork",
+                "reject",
+                "replay",
+                "resolve",
+                "resume",
+                "run",
+            ),
+            *("run_schedules", "schedules", "signal", "verify", "waiting", "work"),
+        ),
         "machine.sync",
     ),
 }

@@ -15,7 +15,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from machine import canonical, events
+from machine import canonical
 from machine.config import (
     AfterEveryState,
     EventProfile,
@@ -26,17 +26,15 @@ from machine.config import (
     RunManifest,
     Sequential,
 )
+from machine.envelope import split_envelope
 from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
 from machine.event_bytes import read, spelled
 from machine.events import (
     EVENT_TYPES,
-    EffectWait,
     Entry,
     Event,
     FactError,
     FactValue,
-    PlanWait,
-    SecretWait,
 )
 from machine.secrets.policy import SecretPolicy
 from machine.strict_converter import json_only, object_only, problems_of, strict_converter
@@ -50,6 +48,10 @@ from machine.typed_values import (
     part_at,
     remedy,
     remedy_declared,
+)
+from machine.waits import (
+    HandlerWait,
+    Wait,
 )
 
 T = TypeVar("T")
@@ -80,12 +82,17 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
-    _tagged(converter, EffectWait | PlanWait | SecretWait, (EffectWait, PlanWait, SecretWait))
+    _tagged(converter, Wait, typing.get_args(Wait))
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # it is in the info of an event
     error = make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
     converter.register_structure_hook(ErrorInfo, object_only(error))
-    for cls in (ErrorInfo, FactValue, *EVENT_TYPES.values()):  # inner first: cattrs inlines what it knows
+    for cls in (
+        ErrorInfo,
+        FactValue,
+        *typing.get_args(HandlerWait),
+        *EVENT_TYPES.values(),
+    ):  # inner first: cattrs inlines what it knows
         absent: dict[str, Any] = dict(aside) if cls is ErrorInfo else {}
         absent |= {
             field.name: override(omit_if_default=True)
@@ -191,7 +198,7 @@ def decode_entry(seq: int, data: bytes) -> Entry:
     entry = read(seq, data)
     if entry is not None:
         return entry
-    value, body, info = events.split_envelope(seq, data)
+    value, body, info = split_envelope(seq, data)
     try:
         event = event_from_json(value)
     except CodecError as exc:

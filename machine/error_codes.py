@@ -54,6 +54,7 @@ class Code(StrEnum):
     LOG_BROKEN_CHAIN = "log_broken_chain"
     LOG_INDEX = "log_index"
     LOG_SUSPENDED = "log_suspended"
+    LOG_WAIT = "log_wait"
     INVALID_TRANSITION = "invalid_transition"
     # databases
     SQL_ERROR = "sql_error"
@@ -66,8 +67,14 @@ class Code(StrEnum):
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
     RECOVERY_LIMIT = "recovery_limit"
     ATTEMPT_INTERRUPTED = "attempt_interrupted"
+    ATTEMPT_SUSPENDED = "attempt_suspended"
+    SUSPENDED_CODE_CHANGED = "suspended_code_changed"
     RUN_CANCELLED = "run_cancelled"
     CANCEL_PENDING = "cancel_pending"
+    NO_OPEN_WAIT = "no_open_wait"
+    WAIT_ANSWERED = "wait_answered"
+    WAIT_AMBIGUOUS = "wait_ambiguous"
+    ANSWER_PENDING = "answer_pending"
     EFFECT_NOT_DONE = "effect_not_done"
     EFFECT_NOT_UNCERTAIN = "effect_not_uncertain"
     INVALID_EFFECT_OUTCOME = "invalid_effect_outcome"
@@ -104,6 +111,8 @@ class Code(StrEnum):
     MISSING_FACT = "missing_fact"
     FACT_KEY_CONFLICT = "fact_key_conflict"
     CALL_CANCELLED = "call_cancelled"
+    WAIT_NOT_HERE = "wait_not_here"
+    WAIT_TIMED_OUT = "wait_timed_out"
     IO_UNKNOWN_NAMESPACE = "io_unknown_namespace"
     IO_INVALID_REQUEST = "io_invalid_request"
     IO_TRANSPORT_FAILED = "io_transport_failed"
@@ -142,6 +151,7 @@ class Code(StrEnum):
     SECRET_RESERVED = "secret_reserved"  # noqa: S105 - the name of a code
     SECRET_IN_CONTEXT = "secret_in_context"  # noqa: S105 - the name of a code
     SECRET_IN_MANIFEST = "secret_in_manifest"  # noqa: S105 - the name of a code
+    SECRET_IN_ANSWER = "secret_in_answer"  # noqa: S105 - the name of a code
     SECRET_IN_EVENT = "secret_in_event"  # noqa: S105 - the name of a code
     SECRET_NOT_READ = "secret_not_read"  # noqa: S105 - the name of a code
     SECRET_STAND_IN = "secret_stand_in"  # noqa: S105 - the name of a code
@@ -155,12 +165,15 @@ class Code(StrEnum):
     CONCURRENCY = "concurrency"
     RUN_LEASED = "run_leased"
     LEASE_LOST = "lease_lost"
+    INBOX_MOVED = "inbox_moved"
+    SIGNAL_TAKEN = "signal_taken"
     INVOCATION_TAKEN = "invocation_taken"
     RUN_ID_IN_USE = "run_id_in_use"
     RUN_NEWER_FORMAT = "run_newer_format"
     RUN_NOT_FOUND = "run_not_found"
     RUN_AMBIGUOUS = "run_ambiguous"
     ARTIFACT_NOT_FOUND = "artifact_not_found"
+    STREAM_NOT_FOUND = "stream_not_found"
     STORE_NOT_FOUND = "store_not_found"
     STORE_UNKNOWN_URL = "store_unknown_url"
     STORE_NOT_A_STORE = "store_not_a_store"
@@ -173,6 +186,12 @@ class Code(StrEnum):
     STORE_FAILED = "store_failed"
     ARTIFACT_CORRUPT = "artifact_corrupt"
     ARTIFACT_TOO_LARGE = "artifact_too_large"
+    # schedules
+    INVALID_CRON = "invalid_cron"
+    UNKNOWN_TIME_ZONE = "unknown_time_zone"
+    CRON_NOT_INSTALLED = "cron_not_installed"
+    SCHEDULE_EXISTS = "schedule_exists"
+    SCHEDULE_NOT_FOUND = "schedule_not_found"
     # bundles
     BUNDLE_NOT_FOUND = "bundle_not_found"
     BUNDLE_NOT_A_FILE = "bundle_not_a_file"

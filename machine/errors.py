@@ -46,6 +46,7 @@ __all__ = [
     "StoreError",
     "TransportError",
     "UsageError",
+    "WaitTimeoutError",
 ]
 
 
@@ -255,15 +256,13 @@ class IoError(MachineError):
 class MissingFactKeyError(IoError):
     """A call needs an explicit fact key and has none."""
 
-    default_code = Code.MISSING_FACT_KEY
-    kind = "missing_fact_key"
+    default_code, kind = Code.MISSING_FACT_KEY, "missing_fact_key"
 
 
 class MissingFactError(IoError):
     """There is no recorded fact for a call, and the run must not reach the outside world."""
 
-    default_code = Code.MISSING_FACT
-    kind = "missing_fact"
+    default_code, kind = Code.MISSING_FACT, "missing_fact"
 
 
 class TransportError(IoError):
@@ -288,15 +287,10 @@ class TransportError(IoError):
 class RateLimitedError(IoError):
     """A service asked to slow down; `retry_after` is in seconds, or None when it gave none."""
 
-    default_code = Code.RATE_LIMITED
-    kind = "rate_limited"
+    default_code, kind = Code.RATE_LIMITED, "rate_limited"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        details: Mapping[str, Any] | None = None,
+        self, message: str, *, retry_after: float | None = None, details: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(message, retryable=True, details={**(details or {}), "retry_after": retry_after})
         self.retry_after = retry_after
@@ -308,8 +302,7 @@ class StepError(IoError):
     `exception` is the original class's name, `causes` are the exceptions behind it, nearest first, as texts.
     """
 
-    default_code = Code.STEP_FAILED
-    kind = "step"
+    default_code, kind = Code.STEP_FAILED, "step"
 
     @property
     def exception(self) -> str | None:
@@ -326,6 +319,12 @@ class StepError(IoError):
     def retryable(self) -> bool:
         """True when another attempt may help."""
         return self.info.retryable
+
+
+class WaitTimeoutError(IoError):
+    """Nobody answered a wait of the handler within its time limit."""
+
+    default_code, kind = Code.WAIT_TIMED_OUT, "wait"
 
 
 class OtherIoError(IoError):

@@ -1,4 +1,4 @@
-"""The contents of a log: the closed set of kernel events, domain events, the envelope and its chain.
+"""The contents of a log: the closed set of kernel events, domain events, and what an entry holds.
 
 An event's body is its canonical JSON; the envelope adds `seq` and, separately under `info`, all informational data
 (run id, wall-clock time, provenance, traceback). The chain covers the whole envelope; the digest covers bodies
@@ -13,17 +13,20 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import attrs
-import orjson
-from blake3 import blake3
 
-from machine import canonical
-from machine.errors import CanonicalError, Code, CodecError, ErrorInfo, LogError
+from machine.envelope import chain_next, seal  # noqa: F401 - their former home is here
+from machine.errors import Code, ErrorInfo
 from machine.ids import CALL_KEY
+from machine.waits import Wait
 
 STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
 """Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
 
-CUT_CODES: Final = STOPPED_CODES | {str(Code.STATE_TIMEOUT), str(Code.RUN_CANCELLED)}
+CUT_CODES: Final = STOPPED_CODES | {
+    str(Code.STATE_TIMEOUT),
+    str(Code.RUN_CANCELLED),
+    str(Code.ATTEMPT_SUSPENDED),
+}
 """Error codes of interrupted attempts, as opposed to failed ones."""
 
 MAX_INLINE_PAYLOAD: Final = 16 * 1024
@@ -118,8 +121,13 @@ class StateFailed:
 
     @property
     def cut(self) -> bool:
-        """True when the attempt was interrupted (crash, Ctrl-C, cancel, timeout)."""
+        """True when the attempt was interrupted (crash, Ctrl-C, cancel, timeout, suspension)."""
         return self.error.code in CUT_CODES
+
+    @property
+    def suspended(self) -> bool:
+        """True when the attempt was put away at a wait: it goes on under the same number."""
+        return self.error.code == Code.ATTEMPT_SUSPENDED
 
 
 @attrs.frozen
@@ -231,38 +239,41 @@ class EffectIntended:
 
 
 @attrs.frozen
-class EffectWait:
-    """A wait for the outcome of an effect that was intended and has none."""
+class WaitBegun:
+    """A handler waits for external input under this key. Sibling of `EffectIntended`.
 
-    type: ClassVar[str] = "effect_outcome"
+    `namespace` says for what (a key of `WAIT_KINDS`), and the artifact `request_digest` holds the question. The
+    answer is a fact with the same key, namespace, request, state and attempt. The key has no attempt, so a later
+    attempt finds the answer. The info of the event holds `due_ms`, the end of its time limit, and the run id of a
+    `child`, where there are any.
+    """
+
+    type: ClassVar[str] = "wait_begun"
     key: str
+    namespace: str
+    request_digest: str
     state_id: str
+    attempt: int
 
 
-@attrs.frozen
-class PlanWait:
-    """A wait for permission to continue with another plan."""
-
-    type: ClassVar[str] = "plan_change"
-    plan_id: str
-
-
-@attrs.frozen
-class SecretWait:
-    """A wait for permission to continue without the true values of secrets that the driver cannot open."""
-
-    type: ClassVar[str] = "secrets_lost"
-
-
-Wait: TypeAlias = EffectWait | PlanWait | SecretWait
+INBOX_SEEN: Final = "inbox_seen"
+"""Name in the info of `run_suspended` for the number of the last message that was read, as text."""
 
 
 @attrs.frozen
 class RunSuspended:
-    """The run waits for external input and continues only with it."""
+    """The run waits for external input and continues only with it.
+
+    Where a handler waits, the info of the event holds `inbox_seen`, the number of the last message that its driver
+    had read: a store takes no such suspension once a later message exists.
+    """
 
     type: ClassVar[str] = "run_suspended"
     waits: tuple[Wait, ...]
+
+
+CODE_CHANGE: Final = "code_change"
+"""Value of `by` for a run that continues although a suspended attempt no longer does what it had done."""
 
 
 @attrs.frozen
@@ -276,6 +287,11 @@ class RunResumed:
     by: str
     plan_id: str | None = None
     secrets_lost: bool | None = None
+
+    @property
+    def anew(self) -> bool:
+        """True when suspended attempts do not go on: their states begin another one, as after a crash."""
+        return self.plan_id is not None or bool(self.secrets_lost) or self.by == CODE_CHANGE
 
 
 @attrs.frozen
@@ -325,6 +341,7 @@ KernelEvent: TypeAlias = (
     | RetryScheduled
     | FactRecorded
     | EffectIntended
+    | WaitBegun
     | RunSuspended
     | RunResumed
     | RunCompleted
@@ -346,55 +363,3 @@ class Entry(NamedTuple):
     run_id: str
     ts_millis: int
     info: Mapping[str, Any]
-
-
-def chain_next(previous: bytes, data: bytes) -> bytes:
-    """Return `BLAKE3(previous || data)`: the chain value after the envelope bytes `data`."""
-    return blake3(previous + data).digest()
-
-
-def seal(seq: int, body: bytes, run_id: str, ts_millis: int, info: Mapping[str, str] | None = None) -> bytes:
-    """Return the canonical envelope bytes of an event body.
-
-    They are joined, not encoded: the keys of an envelope are fixed and already in order (RFC 8785 section 3.2.3),
-    so the body is encoded only once. `info` adds informational strings.
-    """
-    if not info:
-        return b'{"event":%b,"info":{"run_id":"%b","ts_millis":%d},"seq":%d}' % (
-            body,
-            run_id.encode(),
-            ts_millis,
-            seq,
-        )
-    extra = orjson.dumps({**info, "run_id": run_id, "ts_millis": ts_millis}, option=orjson.OPT_SORT_KEYS)
-    return b'{"event":%b,"info":%b,"seq":%d}' % (body, extra, seq)
-
-
-def split_envelope(seq: int, data: bytes) -> tuple[dict[str, Any], bytes, dict[str, Any]]:
-    """Return the event object, the bytes of the body, and the info object of stored envelope bytes at `seq`.
-
-    Raises `LogError` (`log_bad_event`, or `log_seq_gap` when the envelope claims another seq).
-    """
-    try:
-        envelope = canonical.decode(data)
-        event, info, claimed = envelope["event"], envelope["info"], envelope["seq"]
-        run_id, ts_millis = info["run_id"], info["ts_millis"]
-        spelled = canonical.encode(envelope)
-    except (CodecError, CanonicalError, LookupError, TypeError):
-        raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT) from None
-    fits = (
-        isinstance(event, dict)
-        and isinstance(run_id, str)
-        and type(ts_millis) is int
-        and ts_millis >= 0
-        and type(claimed) is int
-        and len(envelope) == 3  # noqa: PLR2004 - event, info and seq
-        and not any(isinstance(item, dict | list) for item in info.values())
-        and spelled == data
-    )
-    if not fits:
-        raise LogError(seq, "its bytes are not an envelope", code=Code.LOG_BAD_EVENT)
-    if claimed != seq:
-        raise LogError(seq, f"its envelope claims to be event {claimed}", code=Code.LOG_SEQ_GAP)
-    # canonical, and info is flat: its opening is the last of its kind, for in a string quotes are escaped
-    return event, data[len(b'{"event":') : data.rindex(b',"info":{')], info

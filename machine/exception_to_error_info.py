@@ -125,6 +125,11 @@ def interrupted(state_id: str, *, cancelled: bool) -> ErrorInfo:
     return refused(f"the attempt of {state_id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)
 
 
+def suspended(state_id: str) -> ErrorInfo:
+    """Return the error of an attempt that was put away at a wait and will go on with the answer."""
+    return refused(f"the attempt of {state_id} waits", Code.ATTEMPT_SUSPENDED, retryable=True)
+
+
 def trace(exc: BaseException) -> str:
     """Return where an exception was raised: file, line and function of frames outside this library, one a line.
 

@@ -99,6 +99,14 @@ class Tag(_Id):
     _match = re.compile(r"[a-z0-9_.:-]{1,64}")
 
 
+class ScheduleName(_Id):
+    """The name of a schedule: a part of the invocation keys of its runs, which a colon separates."""
+
+    __slots__ = ()
+    rule = "1 to 64 of a-z, 0-9, _ . and -"
+    _match = re.compile(r"[a-z0-9_.-]{1,64}")
+
+
 class ErrorCode(_Id):
     """A stable error code."""
 
@@ -125,6 +133,22 @@ class ContextKey(_Printable):
     __slots__ = ()
     longest = 256
     rule = "1 to 256 printable characters"
+
+
+class StreamName(_Printable):
+    """A stream that a run publishes."""
+
+    __slots__ = ()
+    longest = 128
+    rule = "1 to 128 printable characters"
+
+
+class VersionId(_Printable):
+    """A change of a handler's code."""
+
+    __slots__ = ()
+    longest = 128
+    rule = "1 to 128 printable characters"
 
 
 class FactKey(_Printable):

@@ -8,8 +8,10 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from machine.engine import cancel_and_resolve, start_and_resume
+from machine.engine import answers, cancel_and_resolve, open_wait_info, start_and_resume
 from machine.engine import dry_run as dry
+from machine.engine import work as working
+from machine.engine.work_stop import Stop, asked_by_signals
 from machine.errors import Code, RunError, UsageError
 from machine.recordings import compare_with_code as comparison
 from machine.recordings import fork as forking
@@ -67,6 +69,21 @@ def _plain(function: Callable[P, Coroutine[Any, Any, R]], *, drives: bool = Fals
     return plain
 
 
+def _stoppable(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    """Return the plain form of the work of a worker, which signals ask to stop."""
+    plain = _plain(function)
+
+    @functools.wraps(function)
+    def stoppable(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = kwargs.get("stop")
+        stop = given if isinstance(given, Stop) else Stop()
+        kwargs["stop"] = stop
+        with asked_by_signals(stop):
+            return plain(*args, **kwargs)
+
+    return stoppable
+
+
 run = _plain(answered(seconded(start_and_resume.run)), drives=True)
 dry_run = _plain(seconded(dry.dry_run), drives=True)
 resume = _plain(seconded(start_and_resume.resume), drives=True)
@@ -76,4 +93,10 @@ schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)
 resolve = _plain(cancel_and_resolve.resolve)
 cancel = _plain(cancel_and_resolve.cancel)
+work = _stoppable(seconded(working.work))
+run_schedules = _stoppable(seconded(working.run_schedules))
+approve = _plain(answers.approve)
+reject = _plain(answers.reject)
+signal = _plain(answers.signal)
+waiting = open_wait_info.waiting
 verify = verifying.verify

@@ -60,6 +60,15 @@ def load(spec: str, directory: str | os.PathLike[str] | None = None) -> Loaded:
     return Loaded(plan, Target(f"{kept}:{name}", here))
 
 
+def place_of(target: Target) -> str:
+    """Return the directory from which a target's modules are imported."""
+    module = target.spec.rpartition(":")[0] or target.spec
+    here = os.path.abspath(target.directory)  # noqa: PTH100 - links stay
+    if module.endswith(".py") or os.sep in module:
+        return str(Path(here, module).parent)
+    return here
+
+
 def _split(spec: str) -> tuple[str, str]:
     place, colon, name = spec.rpartition(":")
     if not colon or name.endswith(".py") or "/" in name:

@@ -1,12 +1,15 @@
-"""What a crash leaves behind, made by hand: the beginning of a run that was recorded whole."""
+"""What a crash leaves behind, made by hand: the beginning of what was recorded whole."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from machine import Store, new_run_id
 from machine.events import chain_next
-from machine.stores.base import ZERO_CHAIN, StoredEvent
+from machine.stores import MemoryStore
+from machine.stores.base import ZERO_CHAIN, CommitLimits, StoredEvent
 
-__all__ = ["left_after"]
+__all__ = ["CommittedStore", "left_after"]
 
 
 def left_after(store: Store, run_id: str, length: int) -> str:
@@ -18,3 +21,23 @@ def left_after(store: Store, run_id: str, length: int) -> str:
         events.append(StoredEvent(stored.seq, data, chain))
     store.append(left, 0, events)
     return left
+
+
+class CommittedStore(MemoryStore):
+    """A store that commits each event by itself, and remembers in which order they came, of all runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commit_limits = CommitLimits(max_pending=1)
+        self.appended: list[tuple[Any, ...]] = []
+
+    def append(self, run_id, expected_seq, events, artifacts=(), **options):
+        super().append(run_id, expected_seq, events, artifacts, **options)
+        self.appended.append((run_id, expected_seq, list(events), list(artifacts)))
+
+    def after(self, count: int) -> MemoryStore:
+        """Return a store as a crash after so many commits has left it."""
+        left = MemoryStore()
+        for run_id, expected_seq, stored, artifacts in self.appended[:count]:
+            left.append(run_id, expected_seq, stored, artifacts)
+        return left

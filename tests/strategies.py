@@ -22,21 +22,19 @@ from machine.errors import ErrorCategory, ErrorInfo
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
-    EffectWait,
     FactError,
     FactRecorded,
     FactValue,
-    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
     RunStarted,
     RunSuspended,
-    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
+    WaitBegun,
     seal,
 )
 from machine.ids import OpId, Tag
@@ -52,6 +50,12 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.history import History
 from machine.plan import Plan
+from machine.waits import (
+    WAIT_KINDS,
+    EffectWait,
+    PlanWait,
+    SecretWait,
+)
 
 FAST = settings(deadline=None, derandomize=True, max_examples=60)
 """The same examples every time, however busy the machine is."""
@@ -126,11 +130,17 @@ EVENTS_BY_KIND = {
     RetryScheduled: st.builds(RetryScheduled, STATE_IDS, SMALL, SMALL),
     FactRecorded: st.builds(FactRecorded, TEXT, NAMES, HASHES, OUTCOMES, STATE_IDS, SMALL, st.none() | SMALL),
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
+    WaitBegun: st.builds(WaitBegun, TEXT, NAMES, HASHES, STATE_IDS, SMALL),
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
     RunSuspended: st.builds(
         RunSuspended,
         st.lists(
-            st.one_of(st.builds(EffectWait, TEXT, NAMES), st.builds(PlanWait, HASHES), st.builds(SecretWait)),
+            st.one_of(
+                st.builds(EffectWait, TEXT, NAMES),
+                st.builds(PlanWait, HASHES),
+                st.builds(SecretWait),
+                *(st.builds(kind, TEXT, STATE_IDS, st.none() | SMALL) for kind in WAIT_KINDS.values()),
+            ),
             max_size=3,
         ).map(tuple),
     ),

@@ -155,7 +155,15 @@ def replayed(exc):
 def test_every_kind_of_failed_call_has_a_name_of_its_own():
     kinds = {cls.kind: cls for cls in CLASSES if issubclass(cls, IoError) and cls is not IoError}
 
-    assert set(kinds) == {"missing_fact_key", "missing_fact", "transport", "rate_limited", "step", "other"}
+    assert set(kinds) == {
+        "missing_fact_key",
+        "missing_fact",
+        "transport",
+        "rate_limited",
+        "step",
+        "wait",
+        "other",
+    }
 
 
 @pytest.mark.parametrize("cls", CALL_FAILURES)

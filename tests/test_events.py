@@ -229,6 +229,7 @@ def test_the_kernel_events_are_those_of_the_contract():
         "retry_scheduled",
         "fact_recorded",
         "effect_intended",
+        "wait_begun",
         "run_suspended",
         "run_resumed",
         "run_completed",

@@ -307,6 +307,43 @@ def test_the_server_of_the_price_watch_serves_until_it_is_interrupted():
             server.kill()
 
 
+REFUND = EXAMPLES / "refund.py"
+
+
+def refunded(store, amount=240_00, **options):
+    """Run the example against its bank; return the result and the bank as it was left."""
+    refund = load(REFUND)
+    with refund.bank() as server:
+        given = {"base_url": server.address, "order": 7, "amount": amount}
+        return run(refund.plan, input=given, store=store, clock="skip", **options), server
+
+
+def test_a_refund_is_approved_paid_once_and_settled(store):
+    answers = {"refund-approval": {"approved": True, "by": "ada"}, "settled": {"at": "today"}}
+    result, server = refunded(store, answers=answers)
+    assert (result.status, result.context["by"], result.context["settled"]) == (
+        "completed",
+        "ada",
+        {"at": "today"},
+    )
+    assert server.refunds == {"refund/7": "R1"}
+    assert replay(result.run_id, plan=load(REFUND).plan, store=store).identical
+
+
+@pytest.mark.parametrize("answers", [{"refund-approval": False}, {}], ids=["rejected", "nobody answers"])
+def test_a_refund_without_approval_pays_nothing(answers, store):
+    result, server = refunded(store, answers=answers)
+    assert (result.status, result.context["approved"]) == ("completed", False)
+    assert not server.refunds
+
+
+def test_a_small_refund_asks_nobody_and_waits_for_the_bank_alone(store):
+    result, server = refunded(store, amount=10_00)
+    assert result.status == "suspended"
+    assert [wait.type for wait in result.waits] == ["signal"]
+    assert server.refunds
+
+
 # -- replayed ---------------------------------------------------------------------------------------------
 
 

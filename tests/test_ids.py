@@ -21,7 +21,9 @@ from machine.ids import (
     OpPath,
     RunId,
     StateId,
+    StreamName,
     Tag,
+    VersionId,
 )
 
 # written from the contract, not taken from the code
@@ -35,6 +37,7 @@ RULES = {
     Tag: "[a-z0-9_.:-]{1,64}",
     ErrorCode: SEGMENT,
 }
+EVERY = (*RULES, ContextKey, FactKey, StreamName, VersionId)
 LONGEST = "a" * 63
 UUID = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 
@@ -51,7 +54,7 @@ def test_every_public_kind_is_tested_here():
         thing for name, thing in vars(ids).items() if isinstance(thing, type) and not name.startswith("_")
     } - {IdError}
 
-    assert kinds == {*RULES, ContextKey, FactKey}
+    assert kinds == {*EVERY}
 
 
 @pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.__name__)
@@ -83,6 +86,8 @@ def test_any_text_is_taken_exactly_when_it_matches_the_rule(kind):
 @given(st.text(max_size=520) | st.integers(0, 520).map("k".__mul__) | st.text().map("@{}".format))
 def test_keys_are_taken_exactly_when_printable_not_too_long_and_not_reserved(value):
     assert accepts(ContextKey, value) == (1 <= len(value) <= 256 and value.isprintable())
+    for kind in (StreamName, VersionId):
+        assert accepts(kind, value) == (1 <= len(value) <= 128 and value.isprintable())
     assert accepts(FactKey, value) == (
         1 <= len(value) <= 512 and value.isprintable() and not value.startswith("@")
     )
@@ -121,11 +126,17 @@ def test_keys_are_taken_exactly_when_printable_not_too_long_and_not_reserved(val
         (ContextKey, "a" * 257),
         (ContextKey, "tab\there"),
         (ContextKey, "\ud800"),
+        (StreamName, "a" * 129),
+        (VersionId, "a" * 129),
         (FactKey, ""),
         (FactKey, "a" * 513),
         (FactKey, "@mine"),
         (FactKey, "\x7f"),
-        *((kind, value) for kind in (*RULES, ContextKey, FactKey) for value in (None, 7, b"op", ["op"])),
+        *(
+            (kind, value)
+            for kind in (*RULES, ContextKey, FactKey, StreamName)
+            for value in (None, 7, b"op", ["op"])
+        ),
     ],
     ids=lambda part: getattr(part, "__name__", ascii(part)[:20]),
 )

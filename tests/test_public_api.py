@@ -26,7 +26,16 @@ RANKS = {
     # what a rank holds may import what stands in it or before it
     **dict.fromkeys(
         (
-            *("canonical", "error_codes", "did_you_mean", "errors", "fsync_directory", "ids", "lazy_loading"),
+            *(
+                "canonical",
+                "envelope",
+                "error_codes",
+                "did_you_mean",
+                "errors",
+                "fsync_directory",
+                "ids",
+                "lazy_loading",
+            ),
             *("process_identity", "unstorable_values", "termination"),
         ),
         0,
@@ -42,6 +51,7 @@ RANKS = {
                 "state",
                 "graph_order",
                 "events",
+                "waits",
                 "codec",
                 "event_bytes",
                 "catalogue",
@@ -60,7 +70,7 @@ RANKS = {
     ),
     "watch": 0,
     **dict.fromkeys(("kernel", "target"), 2),
-    **dict.fromkeys(("stores", "io", "clients", "agents", "default_store"), 3),
+    **dict.fromkeys(("stores", "io", "clients", "agents", "cron", "default_store"), 3),
     "engine": 4,
     "recordings": 5,
     **dict.fromkeys(("sync", "aio", "results", "torture", "doctor", "testing", "cli"), 6),
@@ -165,7 +175,7 @@ def test_the_former_home_of_base_transport_still_has_it():
 
 
 def test_the_face_is_small_and_every_error_says_that_it_is_one():
-    assert len(machine.__all__) <= 47
+    assert len(machine.__all__) <= 56
     every = [
         thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)
     ]
@@ -195,6 +205,7 @@ FOR_USERS = {
     "machine.catalogue",
     "machine.clients",
     "machine.config",
+    "machine.cron",
     "machine.errors",
     "machine.results",
     "machine.stores",

@@ -32,6 +32,13 @@ COMMANDS: Final = {
     ),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
+    "approve": ("machine.cli.answers:approve", "Approve what a run asks."),
+    "reject": ("machine.cli.answers:reject", "Reject what a run asks; in all else like `machine approve`."),
+    "signal": (
+        "machine.cli.answers:signal",
+        "Send a signal to a run, or by correlation to whichever run waits for it.",
+    ),
+    "waiting": ("machine.cli.answers:waiting", "List what runs wait for, and the commands that answer it."),
     "replay": (
         "machine.cli.replay_compare_verify:replay",
         "Run the handlers again on the recorded facts, and compare.",
@@ -54,6 +61,7 @@ COMMANDS: Final = {
     "show": ("machine.cli.runs_and_show:show", "Show one run: states, attempts, errors, origin."),
     "events": ("machine.cli.events_and_facts:events", "List the events of a run."),
     "facts": ("machine.cli.events_and_facts:facts", "List the external inputs of a run."),
+    "stream": ("machine.cli.stream:stream", "Print what a run has published to a stream."),
     "context": ("machine.cli.context_and_artifact:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.context_and_artifact:artifact", "Print the bytes of an artifact."),
     "export": ("machine.cli.export_and_import:export", "Write a run as a bundle: one portable file."),
@@ -72,6 +80,13 @@ COMMANDS: Final = {
         "Put the secrets of a store under a new key.",
     ),
     "secrets forget": ("machine.cli.secrets:forget", "Delete the key of a run's secrets."),
+    "work": ("machine.cli.work:work", "Drive the runs of a store that are due or that nobody drives."),
+    "schedule add": ("machine.cli.schedule:add", "Start a plan at the times of a cron expression."),
+    "schedule list": ("machine.cli.schedule:list_schedules", "List the schedules of a store."),
+    "schedule pause": ("machine.cli.schedule:pause", "Let a schedule start no more runs."),
+    "schedule resume": ("machine.cli.schedule:resume", "Let a paused schedule start runs again."),
+    "schedule remove": ("machine.cli.schedule:remove", "Delete a schedule; its runs stay."),
+    "schedule run": ("machine.cli.schedule:run", "Start the runs of schedules when they are due."),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (
         "machine.cli.torture:torture",
@@ -82,6 +97,7 @@ COMMANDS: Final = {
 
 GROUPS: Final = {
     "golden": "Work on the files of golden runs.",
+    "schedule": "Start plans at set times.",
     "secrets": "Replace or delete the keys that secrets are stored under.",
 }
 """Summary of each group of commands, by the first of their two words."""

@@ -8,15 +8,16 @@ from cyclopts import Parameter
 
 import machine
 from machine.cli import progress
-from machine.cli.command_session import Flag, Injected, Session
+from machine.cli.command_session import Flag, Injected
 from machine.cli.error_report import Exit
 from machine.cli.events_and_facts import wait_text
 from machine.cli.json_arguments import json_input
-from machine.cli.output import STYLES, clean
+from machine.cli.output import STYLES
+from machine.cli.wait_text import tell_waits
 from machine.codec import to_json
+from machine.engine.open_wait_info import waits_of
+from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
-from machine.events import EffectWait, Wait
-from machine.io.step_transport import STEP
 
 
 def resolve(
@@ -61,34 +62,10 @@ def resolve(
                 [("run", run_id), ("waits for", ", ".join(map(wait_text, waits)) or "nothing more")]
             )
             if waits:
-                tell_waits(session, run_id, waits)
+                tell_waits(session, waits_of(PastRun.read(run_id, store)))
             else:
                 session.note("next", session.command("resume", run_id))
     return Exit.OK
-
-
-def tell_waits(session: Session, run_id: str, waits: tuple[Wait, ...]) -> None:
-    """Print on stderr what a suspended run waits for, and the commands that answer it."""
-    for wait in waits:
-        if isinstance(wait, EffectWait):
-            session.out.line(
-                ("waits", "yellow"),
-                f": a crash left an effect of {clean(wait.state_id)} without an outcome: {wait_text(wait)}",
-                err=True,
-            )
-            words = ("resolve", run_id, _prefix(wait.key, waits))
-            returned = '"what the function returned"' if f"/{STEP}/" in wait.key else '{"status": 200}'
-            session.note("if it happened", session.command(*words, "--outcome", returned))
-            session.note("if it did not", session.command(*words, "--not-done"))
-
-
-def _prefix(key: str, waits: tuple[Wait, ...]) -> str:
-    """Return a prefix of a key that is long enough to distinguish it from the others."""
-    state_and_attempt = "/".join(key.split("/")[:2])
-    alike = [
-        wait for wait in waits if isinstance(wait, EffectWait) and wait.key.startswith(state_and_attempt)
-    ]
-    return state_and_attempt if len(alike) == 1 else key
 
 
 def cancel(

@@ -44,7 +44,7 @@ class Exit(IntEnum):
     USAGE = 2, "the arguments, target, plan, input or configuration are invalid"
     INTEGRITY = 3, "the stored data is damaged, or is no store or bundle of this version"
     SUSPENDED = 4, "the run waits for an external answer"
-    NOT_FOUND = 5, "there is no such run, artifact, store or bundle"
+    NOT_FOUND = 5, "there is no such run, artifact, stream, store or bundle"
     HUNG_UP = 129, "SIGHUP: its terminal is gone; nothing durable is lost"
     CANCELLED = 130, "Ctrl-C; nothing durable is lost"
     BROKEN_PIPE = 141, "the reader of the output is gone"

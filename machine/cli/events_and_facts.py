@@ -20,23 +20,28 @@ from machine.events import (
     Event,
     FactError,
     FactRecorded,
-    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
     RunStarted,
     RunSuspended,
-    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
-    Wait,
+    WaitBegun,
 )
 from machine.io.step_transport import STEP
 from machine.kernel.facts_with_ignored_parts import IGNORED
 from machine.recordings.step_text import result_text, step_text
 from machine.stores.base import Store
+from machine.waits import (
+    WAITED_FOR,
+    EffectWait,
+    PlanWait,
+    SecretWait,
+    Wait,
+)
 
 
 def events(
@@ -117,7 +122,7 @@ def _detail(event: Event) -> str:
             outcome = event.outcome
             failed = f": {outcome.error.code}" if isinstance(outcome, FactError) else ""
             return f"{event.namespace}{failed}"
-        case EffectIntended():
+        case EffectIntended() | WaitBegun():
             return short_key(event.key)
         case DomainEventRecorded():
             payload = f"artifact {event.payload_ref}" if event.payload is None else compact(event.payload)
@@ -138,8 +143,10 @@ def wait_text(wait: Wait) -> str:
             return f"plan {short(wait.plan_id)}"
         case SecretWait():
             return "secrets that cannot be opened"
-        case _:
+        case EffectWait():
             return short_key(wait.key)
+        case _:
+            return f"{WAITED_FOR[f'wait.{wait.type}']} in {short_state(wait.state_id)}"
 
 
 def facts(run: RunOrBundle, /, *, state: str | None = None, session: Injected) -> int:

@@ -14,7 +14,7 @@ from machine.cli.output import Output
 from machine.config import IoMode, RunConfig
 from machine.engine import run_reader
 from machine.engine.recorded_answers import Effects, facts_from
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import UsageError
 from machine.events import FactRecorded
 from machine.io.recorded_answers_io import ANSWERED_BY

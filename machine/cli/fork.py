@@ -12,13 +12,13 @@ import attrs
 import machine
 from machine.cli import progress
 from machine.cli.command_session import Injected, Quiet, Repeated, Session, names_bundle
+from machine.cli.driven_run import Report, driven
 from machine.cli.events_and_facts import short_key
 from machine.cli.json_arguments import json_input
 from machine.cli.output import Output, clean
-from machine.cli.run_and_resume import Report, driven
 from machine.cli.state_text import short_state
 from machine.engine.new_run_id import new_run_id
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import Code, UsageError
 from machine.recordings.fork import ForkResult
 from machine.stores.base import Store

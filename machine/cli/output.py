@@ -30,6 +30,7 @@ STYLES: Final[Mapping[str, str]] = {
     "interrupted": "yellow",
     "suspended": "yellow",
     "waiting": "yellow",
+    "waits": "yellow",
     "open": "yellow",
     "running": "cyan",
     "skipped": "dim",

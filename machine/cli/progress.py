@@ -23,8 +23,17 @@ from machine.cli.output import STYLES, Cell, Output, clean, console_of, duration
 from machine.cli.state_text import skipped_text
 from machine.engine.reporter import Reporter, held_text
 from machine.errors import Code, ConcurrencyError, ErrorInfo
-from machine.events import Entry, FactRecorded, StateCompleted, StateEntered, StateFailed, StateSkipped
+from machine.events import (
+    Entry,
+    FactRecorded,
+    StateCompleted,
+    StateEntered,
+    StateFailed,
+    StateSkipped,
+    WaitBegun,
+)
 from machine.plan import Graph
+from machine.waits import WAITED_FOR
 from machine.watch.watch import Undeclared
 
 _WORTH_SAYING = 1.0
@@ -56,6 +65,8 @@ class Progress(Reporter):
         self._failures: dict[str, tuple[ErrorInfo, str]] = {}
         self._position: dict[str, int] = {}
         self._under_way: dict[str, _UnderWay] = {}
+        self._waits: dict[str, tuple[str, str]] = {}
+        """The state and the object, in words, of each wait that is open, by its key."""
         self.undeclared_io: dict[tuple[str, str, int, str], Undeclared] = {}
         """I/O that bypassed `io`, once for each state and source line."""
 
@@ -98,17 +109,25 @@ class Progress(Reporter):
     def entry(self, entry: Entry) -> None:
         """Count an entry, and report it when it ends an attempt."""
         self.recorded += 1
+        if isinstance(entry.event, FactRecorded):
+            self._waits.pop(entry.event.key, None)
         match entry.event:
             case StateEntered(state_id, attempt):
                 self._under_way[state_id] = _UnderWay(attempt, entry.ts_millis)
             case FactRecorded(state_id=state_id) if state_id in self._under_way:
                 self._under_way[state_id].facts += 1
+            case WaitBegun(key=key, namespace=namespace, state_id=state_id):
+                self._waits[key] = state_id, WAITED_FOR[namespace]
             case StateCompleted(state_id):
                 self._tell(state_id, "completed", *self._ended(state_id, entry))
             case StateFailed(state_id, error):
                 trace = entry.info.get("trace")
                 self._failures[state_id] = error, trace if isinstance(trace, str) else ""
-                if error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED}:
+                if entry.event.suspended:
+                    waits = [what for place, what in self._waits.values() if place == state_id]
+                    text = f"for {', '.join(waits) or 'what it waited for before'}"
+                    self._tell(state_id, "waits", *self._ended(state_id, entry), text)
+                elif error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED}:
                     self._tell(state_id, "interrupted", *self._ended(state_id, entry), error.message)
                 elif error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
                     why = "the fork begins within" if self.forks else "a crash interrupted"
@@ -221,7 +240,7 @@ class Moving(Lines):
         # the display is refreshed by a thread of its own
         under_way = list(self._under_way.items())
         if not under_way:
-            return Text("")
+            return self._awaited()
         table = Table.grid(padding=(0, 2, 0, 0))
         for state_id, attempt in under_way[:_MOST_SHOWN]:
             place = f"{self._position.get(state_id, 0)}/{len(self._position)}"
@@ -236,6 +255,21 @@ class Moving(Lines):
             )
         if len(under_way) > _MOST_SHOWN:
             table.add_row("", "", Text(f"and {len(under_way) - _MOST_SHOWN} more", style="dim"))
+        return table
+
+    def _awaited(self) -> Table | Text:
+        """Return the line of a run that waits for external input in this process."""
+        waits = dict.fromkeys(
+            f"{what} in {_short_name(state_id)}" for state_id, what in self._waits.copy().values()
+        )
+        if not waits:
+            return Text("")
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_row(
+            self._spinner,
+            Text(f"waits for {', '.join(waits)}", style="yellow"),
+            Text("Ctrl-C leaves it", "dim"),
+        )
         return table
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
 import attrs
@@ -26,6 +24,7 @@ from machine.recordings.divergence import DivergenceKind
 from machine.recordings.replay import ReplayResult
 from machine.recordings.verify import Problem, VerifyResult
 from machine.stores.base import Store
+from machine.target import place_of
 from machine.termination import Terminated
 
 DAMAGED: Final = "damaged"
@@ -135,7 +134,7 @@ class WithPlan(Look):
                 target = (
                     Target(self.target, "") if self.target else self.session.recorded_target(store, run_id)
                 )
-                place = _place_of(target)
+                place = place_of(target)
                 if place != (self._place or place):
                     return Elsewhere(place)
                 self._place = place
@@ -224,10 +223,13 @@ def replayed(
     *,
     reporter: progress.Progress,
     undeclared_io: UndeclaredIo | None,
+    deep: bool = False,
 ) -> ReplayResult:
     """Replay a run; a handler that exits the program ends only its own replay."""
     with session.user_code(f"the replay of run {run_id}"):
-        return machine.replay(run_id, plan=plan, store=store, reporter=reporter, undeclared_io=undeclared_io)
+        return machine.replay(
+            run_id, plan=plan, store=store, reporter=reporter, undeclared_io=undeclared_io, deep=deep
+        )
 
 
 def verdict_on(result: ReplayResult) -> tuple[str, Exit]:
@@ -254,12 +256,3 @@ def exit_for(result: ReplayResult | VerifyResult) -> Exit:
     if result.divergence is not None and result.divergence.kind is DivergenceKind.CORRUPT:
         return Exit.INTEGRITY
     return Exit.OK if result.identical else Exit.FAILED
-
-
-def _place_of(target: Target) -> str:
-    """Return the directory from which a target's modules are imported."""
-    module = target.spec.rpartition(":")[0] or target.spec
-    here = os.path.abspath(target.directory)  # noqa: PTH100 - links stay
-    if module.endswith(".py") or os.sep in module:
-        return str(Path(here, module).parent)
-    return here

@@ -34,8 +34,8 @@ and `replay` find the plan again from any directory; `--target` names another.
 store. For every command that only reads it may also be the path of a [bundle](bundle-format.md): a file that
 is there, or a name that holds a path separator or ends in `.run`, `.run.gz` or `.jsonl`.
 
-**The store** is `--store`, else `$MACHINE_STORE`, else `{DEFAULT_URL}`. Only `machine run` and
-`machine import` make one. A bundle may stand here too, to be read.
+**The store** is `--store`, else `$MACHINE_STORE`, else `{DEFAULT_URL}`. Only `machine run`,
+`machine import` and `machine schedule add` make one. A bundle may stand here too, to be read.
 
 **`--json`** prints exactly one JSON object on stdout, for every command and every outcome. An error is
 `{{"error": {{"code", "message", "hint", "details"}}}}`; its codes are explained in [errors](errors.md).

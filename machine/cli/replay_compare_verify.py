@@ -7,13 +7,13 @@ from typing import Final
 
 import machine
 from machine.cli import many_recorded_runs, progress, recorded_run_item, replay_test_goldens
-from machine.cli.command_session import Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
+from machine.cli.command_session import Flag, Injected, Jobs, Quiet, RunOrBundle, Session, names_bundle
 from machine.cli.error_report import BUNDLE_DAMAGED, Exit
 from machine.cli.output import clean, short
 from machine.cli.schedules import permuted, show_divergence
 from machine.cli.state_text import short_state
 from machine.config import UndeclaredIo
-from machine.errors import BundleError, UsageError
+from machine.errors import BundleError, Code, UsageError
 from machine.recordings.compare_with_code import Verdict
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
@@ -33,6 +33,7 @@ def replay(
     undeclared_io: UndeclaredIo | None = None,
     schedules: int | None = None,
     seed: int | None = None,
+    deep: Flag = False,
     every: many_recorded_runs.Every = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -66,12 +67,16 @@ def replay(
         How many other schedules to replay the run under.
     seed
         The random seed that selects the schedules: a whole number, 0 by default.
+    deep
+        Replay the child runs of the run too, and theirs: each must be in the same store.
     """
     if schedules is None and seed is not None:
         raise UsageError("--seed selects the schedules, and none are requested", hint="add --schedules N")
     one = many_recorded_runs.is_one(runs, every=every)
     if not one and schedules is not None:
         raise UsageError("--schedules takes a single run", hint="name that run alone")
+    if deep and (not one or schedules is not None):
+        raise UsageError("--deep takes a single run, and no --schedules", hint="name that run alone")
     items = (
         [] if one and not names_bundle(runs[0]) else many_recorded_runs.items_of(session, runs, every=every)
     )
@@ -102,7 +107,13 @@ def replay(
             )
         with progress.watching_quietly(quiet=quiet or session.as_json) as reporter:
             result = recorded_run_item.replayed(
-                session, store, run_id, loaded.plan, reporter=reporter, undeclared_io=undeclared_io
+                session,
+                store,
+                run_id,
+                loaded.plan,
+                reporter=reporter,
+                undeclared_io=undeclared_io,
+                deep=deep,
             )
         unopened = _unopened(store, run_id) if result.secrets == "placeholders" else ""
     if session.as_json:
@@ -130,9 +141,23 @@ def tell_replay(session: Session, result: machine.ReplayResult) -> None:
             ("identical", "green"),
             f"  {result.events} events  digest {short(result.digest)}{open_end}{_secrets_text(result.secrets)}",
         )
+        for child in result.children:
+            _tell_child(session, child, 1)
     else:
         session.out.line(("diverged", "bold red"), f"  after {result.events} identical events")
         show_divergence(session, result.divergence)
+
+
+def _tell_child(session: Session, result: machine.ReplayResult, depth: int) -> None:
+    """Print the result of the replay of a child run, and of its children below it."""
+    open_end = "" if result.status not in {"running", "suspended"} else f", {result.status}"
+    session.out.line(
+        "  " * depth,
+        ("identical", "green"),
+        f"  child {result.run_id}  {result.events} events  digest {short(result.digest)}{open_end}",
+    )
+    for child in result.children:
+        _tell_child(session, child, depth + 1)
 
 
 def _secrets_text(secrets: str | None) -> str:
@@ -229,7 +254,9 @@ def verify(
     _tell_verify(session, result)
     if result.ok:
         return Exit.OK
-    if names_bundle(run):
+    if any(problem.code == Code.BUNDLE_NEWER_FORMAT for problem in result.problems):
+        session.note("hint", "update machine")
+    elif names_bundle(run):
         session.note("hint", BUNDLE_DAMAGED)
     else:
         session.note("hint", "restore the store from a backup; what is intact can still be read")

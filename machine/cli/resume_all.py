@@ -17,7 +17,7 @@ from machine.cli.output import STYLES, Cell, clean
 from machine.cli.recorded_run_item import DAMAGED, ERROR, Item, Outcome, Result, WithPlan
 from machine.engine import run_reader
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.start_and_resume import RunResult
+from machine.engine.run_result import RunResult
 from machine.errors import Code, ConfigError, MachineError, PlanError, UsageError
 from machine.exception_causes import error_json
 from machine.kernel.run_status import INTERRUPTED, RunStatus
@@ -27,6 +27,7 @@ from machine.stores.lease import lease_is_held
 from machine.termination import Terminated
 
 _PAGE = 1000
+_EVERY = 2**31
 _SKIPPED = "skipped"
 _OTHERS = ("failed", "limit_exceeded", "cancelled", "suspended", _SKIPPED, DAMAGED, ERROR)
 
@@ -36,6 +37,7 @@ def resume_all(
     target: str | None,
     *,
     allow_plan_change: bool,
+    allow_code_change: bool,
     lease: float,
     jobs: int | None,
     quiet: bool,
@@ -51,7 +53,7 @@ def resume_all(
         return Exit.OK
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        return report.of(Resuming(session, target, allow_plan_change, lease), items, jobs)
+        return report.of(Resuming(session, target, allow_plan_change, allow_code_change, lease), items, jobs)
     except (KeyboardInterrupt, Terminated) as exc:
         command = session.command("resume", "--all")
         cancelled = Cancelled(
@@ -71,12 +73,14 @@ def _terminated(signum: int, frame: object) -> None:
 
 def _undriven(store: Store) -> Iterator[str]:
     """Yield the runs that can continue and that nobody drives, the newest first."""
-    cursor = None
+    cursor, due = None, frozenset(store.due_runs(store.clock(), _EVERY))
     while True:
         page = store.list_runs(limit=_PAGE, cursor=cursor)
         for row in page.rows:
             waited = row.status == RunStatus.SUSPENDED and not lease_is_held(store.lease_of(row.run_id))
-            if row.status == INTERRUPTED or (waited and _is_answered(store, row.run_id)):
+            if row.status == INTERRUPTED or (
+                waited and (row.run_id in due or _is_answered(store, row.run_id))
+            ):
                 yield row.run_id
         cursor = page.cursor
         if cursor is None:
@@ -84,9 +88,9 @@ def _undriven(store: Store) -> Iterator[str]:
 
 
 def _is_answered(store: Store, run_id: str) -> bool:
-    """Return whether a suspended run has all its answers; true for one that cannot be read, to report it."""
+    """Return whether a suspended run has the answers to go on; true for one that cannot be read, to report it."""
     try:
-        return not run_reader.folded(store, run_id)[0].unanswered
+        return not run_reader.folded(store, run_id)[0].held
     except MachineError:
         return True
 
@@ -117,6 +121,7 @@ class Resuming(WithPlan):
     drives: ClassVar[bool] = True
 
     allow_plan_change: bool = False
+    allow_code_change: bool = False
     lease: float = LEASE_SECONDS
 
     def done(
@@ -129,6 +134,7 @@ class Resuming(WithPlan):
                 plan=plan,
                 store=store,
                 allow_plan_change=self.allow_plan_change,
+                allow_code_change=self.allow_code_change,
                 lease=self.lease,
                 reporter=reporter,
             )

@@ -191,6 +191,11 @@ class SqlSession:
             raise undeclared(self.scope, SQL)
 
     @property
+    def in_transaction(self) -> bool:
+        """True while there is something open that no other connection sees."""
+        return not self.closed and (self.private or self.transaction is not None)
+
+    @property
     def left_open(self) -> bool:
         """True while a transaction is open that has written something."""
         return not self.private and self.transaction is not None and self.transaction.wrote

@@ -17,14 +17,17 @@ from machine.catalogue import Catalogue
 from machine.config import RunConfig
 from machine.engine.cancellation_origin import Cancellations, Stopped, running_loop, told_by_scope
 from machine.engine.concurrent import Concurrent
-from machine.engine.driver_protocols import DrivenLog
+from machine.engine.driver_protocols import DrivenLog, Earlier
 from machine.engine.handler_runner import HandlerRunner
 from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.stop_signal import Control
 from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier
+from machine.io.child_runs import Children
 from machine.io.handler_tasks import BEGUN
+from machine.io.parked_tasks import end_of_tasks
 from machine.io.provider import IoProvider
+from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
@@ -54,6 +57,7 @@ class Attempts:
     live: bool
     requests: RequestRules
     clients: Clients
+    children: Children | None
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
@@ -64,9 +68,17 @@ class Attempts:
     early."""
 
     async def make(
-        self, state: PlanState, attempt: int, ctx: Context, secrets: OfAttempt
+        self,
+        state: PlanState,
+        attempt: int,
+        ctx: Context,
+        secrets: OfAttempt,
+        earlier: Earlier | None = None,
     ) -> tuple[AttemptScope, Any]:
-        """Run the handler once and return what it returned. Raises what it raised, or `TimedOut`."""
+        """Run the handler once and return what it returned. Raises what it raised, `TimedOut`, or `PutAway`.
+
+        `earlier` is the recorded part of an attempt that was put away before.
+        """
         if self._run is None:
             self._run, self._asyncio = self._shared(), running_loop()
         if self.live:
@@ -75,12 +87,16 @@ class Attempts:
                     await wait_for_threads((self.log.history.run_id or "", state.id))
             except anyio.get_cancelled_exc_class() as exc:
                 raise Stopped(exc) from None
+        log = self.log if earlier is None else earlier.log
         barrier = SettleBarrier(self.concurrent.tasks, blocking=state.blocking)
-        scope = AttemptScope(self._run, state, attempt, self.log, barrier, secrets)
+        scope = AttemptScope(self._run, state, attempt, log, barrier, secrets)
         scope.around = self.control.scope, self.concurrent.scope
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
+        if earlier is not None:
+            io, rec = earlier.io(scope, io), earlier.recorder(scope)
         cancellations = Cancellations(self._asyncio)
+        scope.main = cancellations.task
         timeout = state.meta.timeout
         made_of_it: BaseException | None = None
         BEGUN.set(scope.begun)
@@ -110,12 +126,19 @@ class Attempts:
                         scope.limit.deadline = anyio.current_time() + 2 * seconds
                         self._patient_until = due + seconds
                     outcome = await self._work(scope, ctx, io, rec, cancellations)
+                if scope.put_away:
+                    raise PutAway  # noqa: TRY301 - whatever the handler made of it
                 if (databases := scope.opened_databases) is not None:
                     databases.refuse_left_open(scope)
                 if not self._cut(scope, cancellations):
                     scope.returned = self.live
                     return scope, outcome
             except BaseException as exc:
+                if scope.put_away and not (
+                    scope.cut or (self.live and cancellations.beyond(scope.interrupts))
+                ):
+                    await end_of_tasks(scope)
+                    raise PutAway from None
                 if cancellations.from_outside(exc):
                     if self.whole is not None and self.whole.cancel_called:
                         raise self.log.overdue(state, timeout) from None
@@ -154,6 +177,7 @@ class Attempts:
             self.clients,
             current_token(),
             self.log.timers,
+            self.children,
         )
 
     def _work(

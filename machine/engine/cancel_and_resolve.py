@@ -10,24 +10,22 @@ from machine import canonical
 from machine.config import RunManifest
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
-from machine.engine.live_run_secrets import looks_through, recalled, secrets_of
-from machine.engine.log import LiveLog
+from machine.engine.end_cancelled import end_cancelled, operator_log
+from machine.engine.live_run_secrets import recalled, secrets_of
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
-from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
-from machine.engine.start_and_resume import RunResult, result_of
+from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, keeper_of, lease_ms_of
+from machine.engine.run_result import RunResult, result_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
-from machine.events import EffectWait, RunCompleted, StateFailed, Wait
-from machine.exception_to_error_info import orphaned
 from machine.io.effect_resolution import Happened, NotDone, resolution
-from machine.io.running_programs import end_left
-from machine.kernel.close_open_attempts import close_open_attempts
-from machine.kernel.decisions import CompleteRun, RecoverOrphan
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus, require
 from machine.plan_shape import order_of
-from machine.secrets.both_formats import OfRun
 from machine.stores.base import Store
+from machine.waits import (
+    EffectWait,
+    Wait,
+)
 
 _POLL_SECONDS: Final = 0.1
 _UNSAID: Final = object()
@@ -65,7 +63,7 @@ async def resolve(
         secrets = secrets_of(store, run_id, _manifest(store, history))
         recalled(history, secrets, store.get)
         fact, payloads, info = resolution(intent, request, answer, intent.attempt, secrets.attempt())
-        log = _log(store, keeper, history, chain, secrets)
+        log = operator_log(store, keeper, history, chain, secrets)
         await log.emit([fact], payloads, info)
         log.close()
     return history.unanswered
@@ -123,36 +121,10 @@ async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 
 
 
 async def _cancel_here(store: Store, run_id: str) -> RunResult:
-    with Keeper(store, run_id) as keeper:
-        await end_left(run_id)
-        history, chain = run_reader.folded(store, run_id)
-        log = _log(store, keeper, history, chain, None)
-        while True:
-            match close_open_attempts(history):
-                case RecoverOrphan(state_id):
-                    await log.emit([StateFailed(state_id, orphaned(state_id))])
-                case CompleteRun(status, final_snapshot_id):
-                    await log.emit([RunCompleted(status.value, final_snapshot_id)])
-                case _:
-                    break
-        log.close()
+    history = await end_cancelled(store, run_id)
     return result_of(store, order_of(recorded_shape(store, history.plan_id or "")), history)
 
 
 def _manifest(store: Store, history: History) -> RunManifest:
     assert history.started is not None
     return run_reader.manifest_of(store, history.started)
-
-
-def _log(store: Store, keeper: Keeper, history: History, chain: bytes, secrets: OfRun | None) -> LiveLog:
-    return LiveLog(
-        store,
-        keeper.run_id,
-        history=history,
-        chain=chain,
-        behind=False,
-        boundaries=False,
-        secret_check=None if secrets is None else looks_through(secrets),
-        lease=keeper.lease,
-        on_entry=Reporter().entry,
-    )

@@ -45,6 +45,15 @@ class Cancellations:
         self._task = None if loop is None else asyncio.current_task(loop)
         self._before = 0 if self._task is None else self._task.cancelling()
 
+    @property
+    def task(self) -> Any:
+        """The task of the attempt, None on another kind of event loop."""
+        return self._task
+
+    def beyond(self, own: int) -> bool:
+        """Say whether the task was cancelled more often than the engine itself did, `own` times."""
+        return self._times() - self._unreturned - own > self._before
+
     def _times(self) -> int:
         return self._task.cancelling() if self._task is not None else 0
 

@@ -14,15 +14,19 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import anyio
 
+from machine.errors import Code, ConcurrencyError
 from machine.events import Artifact
 from machine.ids import RunId
 from machine.io.attempt_scope import running_tasks
 from machine.io.handler_tasks import tasks_made
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
+
+_OTHERS_WERE_FIRST: Final = frozenset({Code.INBOX_MOVED, Code.SIGNAL_TAKEN})
 
 
 class CommitQueue:
@@ -137,6 +141,35 @@ class CommitQueue:
             return
         self.written = events[-1].seq
         self._committing = {}
+
+    def append_now(self, event: StoredEvent, artifacts: Sequence[Artifact] = (), **terms: Any) -> bool:
+        """Commit the queue, and then one event if the terms of its append allow it; say whether it is in.
+
+        They are `inbox_seen`, `takes` and `awaits` of `Store.append`. Raises what the store raised otherwise.
+        """
+        self.flush()
+        with self._commit:
+            try:
+                self._store.append(self._run_id, self.written, [event], artifacts, lease=self._lease, **terms)
+            except BaseException as exc:
+                if isinstance(exc, ConcurrencyError) and exc.code in _OTHERS_WERE_FIRST:
+                    return False
+                self.failure = exc
+                raise
+            self.written = self._queued = event.seq
+        return True
+
+    def set_aside(self, inbox_seen: int) -> None:
+        """Tell the store that the suspended run has no use for its messages up to a number.
+
+        It stays due if a later one exists. Raises what the store raised otherwise.
+        """
+        self.flush()
+        try:
+            self._store.append(self._run_id, self.written, (), lease=self._lease, inbox_seen=inbox_seen)
+        except ConcurrencyError as exc:
+            if exc.code != Code.INBOX_MOVED:
+                raise
 
     def held(self, artifact_id: str) -> Artifact | None:
         """Return an artifact that has not reached the store yet, or None when it is not in the queue."""

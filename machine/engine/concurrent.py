@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
+from machine.engine.in_process_waits import LOOK_SECONDS
 from machine.io.attempt_scope import current_task
 from machine.kernel.decisions import AwaitAttempts, Decision, Done, EnterState
 
@@ -30,6 +31,15 @@ class Driver(Protocol):
 
     async def perform(self, decision: Decision) -> None:
         """Perform a decision other than to enter a state, and record its result."""
+        ...
+
+    @property
+    def waits(self) -> bool:
+        """True while a handler waits for external input whose attempt is put away."""
+        ...
+
+    def delivered(self) -> bool:
+        """Record the answers to such waits that have come by now, and say whether there were any."""
         ...
 
 
@@ -53,6 +63,7 @@ class Concurrent:
         """The number of workers that were created and have not started yet."""
         self._failure: BaseException | None = None
         self._done = False
+        self._listening = False
 
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
@@ -68,6 +79,7 @@ class Concurrent:
             finally:
                 # a worker that was cancelled before it started has updated neither of these
                 self._starting = 0
+                self._listening = False
                 self._begun.clear()
                 self.busy.clear()
 
@@ -97,15 +109,38 @@ class Concurrent:
             else:
                 await self._driver.perform(decision)
         self._done = isinstance(decision, Done)
+        if not self._done and self._driver.waits and not self._listening:
+            self._listening = True
+            group.start_soon(self._listen, group)
         if isinstance(decision, AwaitAttempts) and decision.cancel and not self._begun:
             group.cancel_scope.cancel()
 
     async def _start(self, group: TaskGroup) -> None:
         self._starting -= 1
+        with self._own_task():
+            await self._work(group)
+
+    async def _listen(self, group: TaskGroup) -> None:
+        """Look for answers to suspended attempts while others are made, and go on with what is answered."""
+        with self._own_task():
+            try:
+                while self.busy and self._driver.waits and not self._done:
+                    await anyio.sleep(LOOK_SECONDS)
+                    if self._driver.delivered():
+                        break
+                else:
+                    return  # the worker that makes the last attempt decides
+            finally:
+                self._listening = False
+            await self._work(group)
+
+    @contextmanager
+    def _own_task(self) -> Iterator[None]:
+        """Let the current task count as one that belongs to no handler."""
         task = current_task()
         self.tasks.add(task)
         try:
-            await self._work(group)
+            yield
         finally:
             self.tasks.discard(task)
 

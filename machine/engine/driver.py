@@ -7,7 +7,8 @@ chooses the next step; `io` determines what a handler receives from the outside 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,8 +23,9 @@ from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
-from machine.engine.driver_protocols import DrivenLog, Opening, Second, TimedOut
+from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
+from machine.engine.in_process_waits import answered_or
 from machine.engine.leftover_tasks import Leftovers
 from machine.engine.new_run import begin, going_on
 from machine.engine.recorder import Recorder
@@ -33,21 +35,20 @@ from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
-    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
     RunSuspended,
-    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
 )
-from machine.exception_to_error_info import interrupted, orphaned
+from machine.exception_to_error_info import interrupted, orphaned, suspended
 from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
+from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.context import Context
@@ -69,10 +70,13 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Frontier
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
+from machine.kernel.state_history import StateStatus
+from machine.kernel.suspension import of_handlers
 from machine.plan import Graph
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfRun
 from machine.state import PlanState
+from machine.waits import PlanWait, SecretWait
 from machine.watch.watch import behind_io
 
 
@@ -102,6 +106,14 @@ class Run:
     """In a replay, returns the exception for an undeclared act of a handler."""
     schedule: Schedule | None = None
     """The schedule of a run with concurrent states, otherwise None."""
+    check: Callable[[Run], Awaitable[None]] | None = None
+    """Looks through the run before it continues, and raises what speaks against it."""
+    goes_on: Callable[[], Awaitable[bool]] | None = None
+    """Waits for answers where only waits are left, and says whether there is one; None: the run is suspended."""
+    earlier: Callable[[str, int], Earlier] | None = None
+    """Returns the recorded part of an attempt that was suspended, in a live run."""
+    children: Family | None = None
+    """The child runs, None where none can be begun."""
     careful: int = 0
     """The number of attempts before which the run waits for the disk, so that one that kills the process is
     recorded."""
@@ -136,6 +148,7 @@ class Run:
             self.live,
             self.requests,
             self.clients,
+            self.children,
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
@@ -150,11 +163,15 @@ class Run:
         noticing = notice_tasks() if self.live else nullcontext()
         with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
             self.attempts.whole = None if self.live else self.control.scope
+            if self.check is not None:
+                await self.check(self)
             await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()
         if self.control.cancelling:
             await self._decisions()  # the rest of a cancelled run, which waits for nothing
         await self.log.durable()
+        if self.control.stopped is not None and not self.log.history.final:
+            raise self.control.stopped
 
     @property
     def at_hand(self) -> Snapshot | None:
@@ -163,7 +180,15 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        return attrs.evolve(self, live=False, opening=None, snapshot=None, second=None, **changes)
+        kept = {
+            "live": False,
+            "opening": None,
+            "snapshot": None,
+            "second": None,
+            "check": None,
+            "children": None,
+        }
+        return attrs.evolve(self, **{**kept, **changes})
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
@@ -185,8 +210,19 @@ class Run:
             failed=said.failed or self._overlooked,
             limited=said.limited,
             secrets_lost=said.secrets_lost,
+            woken=self._woken(),
             schedule=self.schedule,
         )
+
+    def _woken(self) -> AbstractSet[str]:
+        history = self.log.history
+        return self.children.woken(history) if self.children and history.open_waits.by_key else frozenset()
+
+    async def _end_children(self, *, ending: bool) -> None:
+        """Cancel the child runs that nobody waits for any more; of a run that is `ending`, all of them."""
+        history = self.log.history
+        if self.children is not None and history.open_waits.children:
+            await self.children.end_given_up(history, self.log.load, ending=ending)
 
     async def perform(self, decision: Decision) -> None:
         """Perform a decision other than to enter a state, and record its result; in concurrent runs too."""
@@ -202,7 +238,12 @@ class Run:
             case ScheduleRetry(state_id, attempt, delay_ms):
                 await self._emit(RetryScheduled(state_id, attempt, delay_ms))
             case SuspendRun(waits):
-                await self._emit(RunSuspended(waits))
+                if not (self.live and of_handlers(waits)):
+                    await self._emit(RunSuspended(waits))
+                else:
+                    await answered_or(
+                        self.goes_on, lambda: self.log.suspend(RunSuspended(waits)), self.control
+                    )
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):
@@ -214,6 +255,7 @@ class Run:
                 goes_on = RunResumed("secrets_lost", secrets_lost=True)
                 await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
             case CompleteRun(status, final_snapshot_id, error):
+                await self._end_children(ending=True)
                 await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
 
     def _merged(self) -> Payloads | None:
@@ -223,6 +265,18 @@ class Run:
         payloads = Payloads()
         payloads.items.update(self.schedule.frontier.take_made())
         return payloads
+
+    @property
+    def waits(self) -> bool:
+        """True while a handler waits for external input whose attempt is put away."""
+        history = self.log.history
+        return self.live and any(
+            wait.begun.state_id not in history.open for wait in history.open_waits.by_key.values()
+        )
+
+    def delivered(self) -> bool:
+        """Record the answers to such waits that have come by now, and say whether there were any."""
+        return self.log.deliver() > 0
 
     async def _emit(
         self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -249,6 +303,7 @@ class Run:
         if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
+        earlier = await self._earlier(decision)
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
         await self.log.emit([entered], self._merged())
         if self._bounded or self.careful:
@@ -256,7 +311,7 @@ class Run:
             await self._boundary()
         payloads = Payloads()
         try:
-            ending, info = await self._tried(state, decision, payloads)
+            ending, info = await self._tried(state, decision, payloads, earlier)
             if self.second is not None:
                 self.refuse_if_aborted()
                 differs = await self.second.differs(self, decision, ending, payloads)
@@ -273,9 +328,21 @@ class Run:
                 await self._emit(StateFailed(state.id, error), info=behind(exc, self.secrets.attempt()))
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
+        if earlier is not None and (changed := earlier.changed()) is not None:
+            ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
         await self.log.emit([ending], payloads, info)
+        await self._end_children(ending=False)
         if self._bounded and self.schedule is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
+
+    async def _earlier(self, decision: EnterState) -> Earlier | None:
+        """Return the recorded part of an attempt that was suspended and goes on, otherwise None."""
+        known = self.log.history.states.get(decision.state_id)
+        goes_on = known is not None and known.status is StateStatus.SUSPENDED and not known.anew
+        if not goes_on or self.earlier is None:
+            return None
+        await self.log.durable()
+        return self.earlier(decision.state_id, decision.attempt)
 
     async def _boundary(self) -> None:
         """Wait for the disk."""
@@ -286,18 +353,19 @@ class Run:
         await self.log.durable()
 
     async def _tried(
-        self, state: PlanState, decision: EnterState, payloads: Payloads
+        self, state: PlanState, decision: EnterState, payloads: Payloads, earlier: Earlier | None
     ) -> tuple[Event, Mapping[str, str] | None]:
         """Run an attempt and return the event that ends it, with its informational data."""
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
-        secrets = self.secrets.attempt(
-            state.id, followed, but=self.log.history.states[state.id].failed.orphans
-        )
+        orphans = self.log.history.states[state.id].failed.orphans
+        if earlier is not None:
+            orphans = (*orphans, decision.attempt)
+        secrets = self.secrets.attempt(state.id, followed, but=orphans)
         ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
         try:
-            scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets)
+            scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets, earlier)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
             completed = isinstance(ended[0], StateCompleted)
             left = await self._leftovers.used(scope) if self.live and completed else None
@@ -305,6 +373,8 @@ class Run:
             if left is not None:
                 payloads.items.clear()
                 return StateFailed(state.id, secrets.error(left.info)), ending.info()
+        except PutAway:
+            return StateFailed(state.id, suspended(state.id)), ending.info()
         except TimedOut as exc:
             return StateFailed(state.id, exc.info), ending.info(**behind(exc, secrets))
         except (Stopped, KeyboardInterrupt):

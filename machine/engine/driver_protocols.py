@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
 from machine.config import RunConfig, RunManifest
 from machine.engine import run_reader
 from machine.engine.commit_queue import StandingStill
+from machine.engine.recorder import Recorder
 from machine.errors import Code, ErrorInfo, UsageError
-from machine.events import Entry, Event
+from machine.events import Entry, Event, RunSuspended
 from machine.exception_to_error_info import refused
-from machine.io.attempt_scope import Log, Payloads, Timers
+from machine.io.attempt_scope import AttemptScope, Log, Payloads, Timers
+from machine.io.child_runs import Children
+from machine.io.provider import IoProvider
 from machine.kernel.decisions import EnterState
+from machine.kernel.history import History
 from machine.plan import Graph
 from machine.state import PlanState
 from machine.stores.base import Store
@@ -51,8 +56,45 @@ class Second(Protocol):
         ...
 
 
-SecondOf: TypeAlias = Callable[[Iterable[Entry]], Second]
-"""Function that creates a second run, given how to read the run's log."""
+class Earlier(Protocol):
+    """The recorded part of an attempt that was put away and goes on: a replay up to its end, live from there."""
+
+    @property
+    def log(self) -> Log:
+        """The log of the attempt: the recording, and from its end on the log of the run."""
+        ...
+
+    def io(self, scope: AttemptScope, live: IoProvider) -> IoProvider:
+        """Return the `io` of the attempt, given the one that it has after the recording."""
+        ...
+
+    def recorder(self, scope: AttemptScope) -> Recorder:
+        """Return the `rec` of the attempt."""
+        ...
+
+    def changed(self) -> ErrorInfo | None:
+        """Return the error of an attempt that does not do again what it did; None when it has."""
+        ...
+
+
+class Replays(Second, Protocol):
+    """A second run, which can also run suspended attempts again."""
+
+    async def unchanged(self, run: FirstRun, suspended: Iterable[EnterState]) -> ErrorInfo | None:
+        """Run suspended attempts again up to where they were suspended; return the first difference, or None."""
+        ...
+
+
+class SecondOf(Protocol):
+    """The maker of replays for a run that is driven."""
+
+    def __call__(self, earlier: Iterable[Entry], /) -> Replays:
+        """Return a second run, given the entries of the run so far."""
+        ...
+
+    def earlier(self, entries: Iterable[Entry], state_id: str, attempt: int, live: Log) -> Earlier:
+        """Return the recorded part of a suspended attempt, given the entries of its run and its log."""
+        ...
 
 
 def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: str) -> Second | None:
@@ -66,6 +108,18 @@ def second_of(config: RunConfig, maker: SecondOf | None, store: Store, run_id: s
         )
     known = store.run_exists(run_id)
     return maker((entry for entry, _ in run_reader.entries(store, run_id)) if known else ())
+
+
+def earlier_of(maker: SecondOf | None, store: Store, log: DrivenLog) -> Callable[[str, int], Earlier] | None:
+    """Return what reads the recorded part of a suspended attempt of a run, given the log that it goes on in."""
+    if maker is None:
+        return None
+
+    def earlier(state_id: str, attempt: int) -> Earlier:
+        entries = (entry for entry, _ in run_reader.entries(store, log.history.run_id or ""))
+        return maker.earlier(entries, state_id, attempt, log)
+
+    return earlier
 
 
 class Outside(NamedTuple):
@@ -101,12 +155,32 @@ class DrivenLog(Log, Protocol):
         """Return the exception that ends an attempt which exceeded its limit."""
         ...
 
+    def deliver(self) -> int:
+        """Record the answers that open waits have by now, and return how many. Only in live mode."""
+        ...
+
+    async def suspend(self, event: RunSuspended) -> bool:
+        """Suspend the run for its handlers, and say whether it is: a message may have come. Only in live mode."""
+        ...
+
     def outside(self, graph: Graph) -> Outside:
         """Return what came from outside the run since the last decision; `graph` is the plan so far."""
         ...
 
     def carry(self, decision: EnterState) -> bool:
         """Copy a recorded interrupted attempt, and say whether there was one. Never done in live mode."""
+        ...
+
+
+class Family(Children, Protocol):
+    """The child runs of a run, as its driver uses them."""
+
+    def woken(self, history: History) -> AbstractSet[str]:
+        """Return the suspended states whose child can go on, or has ended."""
+        ...
+
+    async def end_given_up(self, history: History, load: Callable[[str], bytes], *, ending: bool) -> None:
+        """Cancel the children that nobody waits for any more; of a run that is `ending`, all of them."""
         ...
 
 

@@ -21,11 +21,13 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.handler_runner import HandlerRunner
+from machine.engine.in_process_waits import Clock
 from machine.engine.live_run_secrets import recalled
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.start_and_resume import RunResult, run
+from machine.engine.run_result import RunResult
+from machine.engine.start_and_resume import run
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code
@@ -47,6 +49,7 @@ from machine.secrets.reserved_store_key import Reserved
 from machine.secrets.store_key import open_keys
 from machine.state import EFFECT_TAG, PlanState, SideEffects
 from machine.stores.base import Store
+from machine.waits import WAITED_FOR
 from machine.watch.code_owner import called_by
 from machine.watch.watch import behind_io
 
@@ -111,6 +114,8 @@ async def dry_run(
     reporter: Reporter | None = None,
     target: Target | None = None,
     lease: float = LEASE_SECONDS,
+    clock: Clock = "wall",
+    answers: Mapping[str, Any] | None = None,
     second: SecondOf | None = None,
 ) -> DryRun:
     """Run `plan` without its effects and report what it would have done.
@@ -135,6 +140,8 @@ async def dry_run(
         reporter=reporter,
         target=target,
         lease=lease,
+        clock=clock,
+        answers=answers,
         second=second,
     )
     graph = plan.graph
@@ -169,6 +176,11 @@ def _state(state_id: str, history: History) -> DryState:
         return DryState(state_id, "not reached", f"the run ended before it: {history.status}")
     if state.status is StateStatus.SKIPPED:
         return DryState(state_id, "skip", state.reason or "")
+    if state.status is StateStatus.SUSPENDED:
+        waits = [each.begun for each in history.open_waits.by_key.values() if each.begun.state_id == state_id]
+        return DryState(
+            state_id, "run", f"waits for {', '.join(WAITED_FOR[wait.namespace] for wait in waits)}"
+        )
     why = f": {state.failed.error.code}" if state.status is StateStatus.FAILED and state.failed.error else ""
     return DryState(state_id, "run", f"{state.status}{why}")
 

@@ -13,7 +13,7 @@ from machine.config import IoMode
 from machine.engine import run_reader
 from machine.engine.driver_protocols import Outside
 from machine.engine.fork_prefix import FACTS_FROM_ID, SharedPast, shared_past_id
-from machine.engine.log import Draft, LiveLog
+from machine.engine.log import LiveLog
 from machine.engine.recorded_answers import RecordedAnswers, recorded_past
 from machine.events import Entry
 from machine.io.attempt_scope import AttemptScope, Payloads
@@ -65,10 +65,9 @@ class _GivenLog(LiveLog):
         super().__init__(store, run_id, **options)
         self._past = past
 
-    def _put(self, drafts: Sequence[Draft], payloads: Payloads | None, *, notify: bool = True) -> None:
-        super()._put(drafts, payloads, notify=notify)
-        for event, _, _ in drafts:
-            self._past.note(event)
+    def _note(self, entry: Entry, *, notify: bool = True) -> None:
+        super()._note(entry, notify=notify)
+        self._past.note(entry.event)
 
 
 class ForkLog(_GivenLog):

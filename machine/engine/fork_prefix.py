@@ -188,6 +188,18 @@ class SharedPast:
             found = self._nth(call, self._alike(call, like), state_id, alike, keeps_all=keeps_all)
         return None if found is None or self._is_gone(found[1]) else found
 
+    def wait_answer(self, call: Call) -> _Found | None:
+        """Return the answer to a wait for external input and its seq, None without one: its key has no attempt."""
+        asked = call.key, call.namespace, call.digest
+        return next(
+            (
+                (seq, fact)
+                for seq, fact in self._facts
+                if (fact.key, fact.namespace, fact.request_digest) == asked and fact.outcome.final
+            ),
+            None,
+        )
+
     def _like(self, call: Call, state_id: str) -> list[_Found]:
         """Return the facts with the request of a call: under its explicit key, or of its state."""
         name = call.key if _is_explicit(call.key) else state_id

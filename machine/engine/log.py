@@ -9,27 +9,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
-from machine import codec
+from machine import canonical, codec
 from machine.engine import sleep_timers
 from machine.engine.commit_queue import CommitQueue, StandingStill
+from machine.engine.deliver import Inbox, delivery
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
 from machine.engine.stop_signal import Control
+from machine.envelope import chain_next, seal
 from machine.errors import StoreError
 from machine.event_bytes import spelled
-from machine.events import Entry, Event, FactRecorded, StateFailed, chain_next, seal
+from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed, WaitBegun
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.state_history import COPIED
+from machine.kernel.open_waits import DUE, MESSAGE, OpenWait
+from machine.kernel.run_status import RunStatus
+from machine.kernel.state_history import COPIED, StateStatus
+from machine.kernel.wait_answers import WaitAnswer
 from machine.plan import Graph
 from machine.secrets.both_formats import OfRun
 from machine.secrets.format_1.run_secrets import Format1RunSecrets
 from machine.state import PlanState
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
+
+_OF_RUN: Final = frozenset({"run_id", "ts_millis", MESSAGE, INBOX_SEEN})
+"""Informational data that a copy in another run has otherwise, or has not: it has an inbox of its own."""
 
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
 """An event to be appended, with its time in milliseconds and its informational data."""
@@ -78,13 +86,97 @@ class LiveLog:
         self._failure: BaseException | None = None
         self._behind = behind
         self._boundaries = boundaries
+        self.floor_ms = history.open_waits.latest_ms
+        """A time that has passed for sure, once a wait was answered: no later event is before it."""
+        self._passed_ms = 0
+        self._inbox = Inbox(store, run_id)
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
-        now = time.time_ns() // 1_000_000
+        now = max(time.time_ns() // 1_000_000, self.floor_ms)
         self._put([(event, now, info) for event in events], payloads)
+
+    def now_ms(self) -> int:
+        """Return the time by the clock of the store, never before one that an answer was given at."""
+        return max(self._store.clock(), self._passed_ms)
+
+    @property
+    def goes_on(self) -> bool:
+        """True when a suspended attempt has an answer, or one has come that is not in the log yet."""
+        history = self.history
+        if any(state.status is StateStatus.SUSPENDED and state.answered for state in history.states.values()):
+            return True
+        return bool(history.open_waits.by_key and self._inbox.due(history, self.load, self.now_ms(), {}))
+
+    def deliver(self) -> int:
+        """Record the answers that open waits have by now, and return how many."""
+        if not self.history.open_waits.by_key or self.history.final or self._control.cancelling:
+            return 0
+        due = self._inbox.due(self.history, self.load, self.now_ms(), {})
+        for fact, payloads, info, at_ms, takes in due:
+            self.skip_to(at_ms)
+            if takes:
+                self._append_now(fact, info, payloads, takes=takes)
+            else:
+                self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
+        return len(due)
+
+    def answer(self, wait: OpenWait, payload: Mapping[str, Any]) -> None:
+        """Record an answer to a wait that no message gave."""
+        fact, payloads, info, at_ms, _ = delivery(WaitAnswer(wait, dict(payload)))
+        self.skip_to(at_ms)
+        self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
+
+    def asked(self, wait: OpenWait) -> Any:
+        """Return the request of a wait."""
+        return self._request(wait.begun.request_digest)
+
+    def _request(self, digest: str, payloads: Payloads | None = None) -> Any:
+        made = None if payloads is None else payloads.items.get(digest)
+        return canonical.decode_stored(digest, self.load(digest) if made is None else made.data)
+
+    def skip_to(self, ms: int) -> None:
+        """Let the time be at least this from now on."""
+        self._passed_ms = max(self._passed_ms, ms)
+        self.floor_ms = max(self.floor_ms, ms)
+
+    async def suspend(self, event: RunSuspended) -> bool:
+        """Suspend the run, durably, unless a message came that was not looked at yet; say whether it is."""
+        seen = self._inbox.seen
+        awaits = self._inbox.awaits(self.history, self.load)
+        return self._append_now(event, {INBOX_SEEN: str(seen)}, inbox_seen=seen, awaits=awaits)
+
+    def set_aside(self) -> None:
+        """Have a suspended run that cannot continue be due no longer, unless it has received more meanwhile."""
+        if self.history.status is RunStatus.SUSPENDED and self.history.held:
+            self._inbox.read()
+            self._queue.set_aside(self._inbox.seen)
+
+    def _append_now(
+        self, event: Event, info: Mapping[str, str], payloads: Payloads | None = None, **terms: Any
+    ) -> bool:
+        """Append an event on terms that depend on what others do meanwhile; say whether it is in the log."""
+        if (reason := self.abort()) is not None:
+            raise reason
+        run_id, now = self._run_id, max(time.time_ns() // 1_000_000, self.floor_ms)
+        seq, body = self.history.head_seq + 1, codec.encode_event(event)
+        data = seal(seq, body, run_id, now, info)
+        chain = chain_next(self._chain, data)
+        artifacts = () if payloads is None else list(payloads.items.values())
+        if not self._queue.append_now(StoredEvent(seq, data, chain), artifacts, **terms):
+            return False
+        self._chain = chain
+        self._note(Entry(seq, event, body, run_id, now, {**info, "run_id": run_id, "ts_millis": now}))
+        return True
+
+    def _note(self, entry: Entry, *, notify: bool = True) -> None:
+        self.history.advance(entry)
+        if self._second is not None:
+            self._second.note(entry)
+        if notify:
+            self._on_entry(entry)
 
     def copy(self, entries: Sequence[Entry], payloads: Payloads | None = None) -> None:
         """Queue events of another run unchanged, with their times shifted so that the last one is now.
@@ -94,7 +186,10 @@ class LiveLog:
         shift = time.time_ns() // 1_000_000 - entries[-1].ts_millis
         drafts: list[Draft] = []
         for entry in entries:
-            info = {name: text for name, text in entry.info.items() if name not in {"run_id", "ts_millis"}}
+            info = {name: text for name, text in entry.info.items() if name not in _OF_RUN}
+            if isinstance(entry.event, WaitBegun) and DUE in info:
+                asked = self._request(entry.event.request_digest, payloads)
+                info[DUE] = str(asked.get("until_ms", int(info[DUE]) + shift))
             if isinstance(entry.event, StateFailed) and entry.event.cut:
                 info[COPIED] = "true"
             drafts.append((entry.event, max(entry.ts_millis + shift, 0), info))
@@ -116,12 +211,9 @@ class LiveLog:
                 self._chain = chain = chain_next(self._chain, data)
                 sealed.append(StoredEvent(seq, data, chain))
                 said = {"run_id": run_id, "ts_millis": now}
-                entry = Entry(seq, event, body, run_id, now, {**info, **said} if info else said)
-                history.advance(entry)
-                if self._second is not None:
-                    self._second.note(entry)
-                if notify:
-                    self._on_entry(entry)
+                self._note(
+                    Entry(seq, event, body, run_id, now, {**info, **said} if info else said), notify=notify
+                )
         except BaseException as exc:  # half folded: nothing may follow it
             self._failure = exc
             raise
@@ -135,7 +227,12 @@ class LiveLog:
             check.refuse_in_log((kind, data) for _, kind, data in payloads.items.values())
 
     def outside(self, graph: Graph) -> Outside:
-        """Return the plan as given, and whether the run was cancelled or has lost secrets that it needs."""
+        """Return the plan as given, and whether the run was cancelled or has lost secrets that it needs.
+
+        Waits whose answers have come meanwhile have them in the log then.
+        """
+        if self.history.open_waits.by_key:
+            self.deliver()
         lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
         return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
 

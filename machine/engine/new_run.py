@@ -13,13 +13,20 @@ from machine.did_you_mean import did_you_mean
 from machine.engine.driver_protocols import DrivenLog, Opening
 from machine.engine.provenance import provenance
 from machine.errors import CanonicalError, Code, ConfigError, UsageError
-from machine.events import ArtifactKind, Event, RunResumed, RunStarted, RunSuspended, Wait
+from machine.events import (
+    ArtifactKind,
+    Event,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+)
 from machine.ids import STANDARD_TAGS, ContextKey, OpId
 from machine.ignore import Ignore
 from machine.io.attempt_scope import Payloads
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.secrets.refused_input import refuse_in_input
+from machine.waits import Wait
 from machine.watch.watch import behind_io
 
 

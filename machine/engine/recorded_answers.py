@@ -36,7 +36,7 @@ from machine.ids import RESERVED_FACT_PREFIX, RunId
 from machine.io.attempt_scope import stored_seal
 from machine.io.call_identity import Call, path_key
 from machine.kernel.history import History
-from machine.kernel.linearize import one_after_another
+from machine.kernel.linearize import one_after_another, without_suspensions
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.transactions import Unit
 from machine.secrets.placeholder import MARK, sources_in
@@ -194,7 +194,7 @@ def answers_of(
     run_reader.require_run(source, given.run_id)
     history = History()
     checked = run_reader.checked(source, given.run_id, LogCheck(source.get, history=history))
-    entries = [entry for entry, _ in checked]
+    entries = without_suspensions(entry for entry, _ in checked)
     started = entries[0].event
     assert isinstance(started, RunStarted)
     if started.max_concurrency is not None:

@@ -15,6 +15,7 @@ import attrs
 from machine import canonical, codec
 from machine.config import BuildProvenance, RunManifest
 from machine.engine.log_check import LogCheck, manifest_in, provenance_id, value_in
+from machine.envelope import chain_next
 from machine.errors import Code, LogError, NotFoundError
 from machine.events import (
     DomainEventRecorded,
@@ -26,7 +27,6 @@ from machine.events import (
     StateCompleted,
     StateEntered,
     StateFailed,
-    chain_next,
 )
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
@@ -42,14 +42,16 @@ def require_run(store: Store, run_id: str) -> None:
         raise NotFoundError(f"there is no run {run_id} in {store.url}", code=Code.RUN_NOT_FOUND)
 
 
-def entries(store: Store, run_id: str, to_seq: int | None = None) -> Iterator[tuple[Entry, StoredEvent]]:
-    """Yield a run's entries in order with their stored form.
+def entries(
+    store: Store, run_id: str, to_seq: int | None = None, *, after: StoredEvent | None = None
+) -> Iterator[tuple[Entry, StoredEvent]]:
+    """Yield a run's entries in order with their stored form; with `after`, those that follow that one.
 
     Raises `LogError`: `log_broken_chain` naming the first event whose bytes are not those that were appended,
     `log_seq_gap`, `log_bad_event`, `log_wrong_run`.
     """
-    chain, expected = ZERO_CHAIN, 1
-    for stored in store.read_range(run_id, 1, to_seq):
+    chain, expected = (ZERO_CHAIN, 1) if after is None else (after.chain, after.seq + 1)
+    for stored in store.read_range(run_id, expected, to_seq):
         if stored.seq != expected:
             raise LogError(stored.seq, f"event {expected} is missing before it", code=Code.LOG_SEQ_GAP)
         chain = chain_next(chain, stored.data)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
-from weakref import WeakSet
+from typing import Any, Final, NamedTuple
 
 import anyio
 import attrs
@@ -16,10 +15,13 @@ from machine.catalogue import Catalogue
 from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.children import tell_parent
+from machine.engine.drive_child import Ways, children_of_run
 from machine.engine.driver import Run
-from machine.engine.driver_protocols import Opening, SecondOf, second_of
+from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
+from machine.engine.in_process_waits import Clock, Patience, Waiting
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.new_run import check_skip_tags, is_same_request, opening_for
@@ -28,22 +30,25 @@ from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.recorded_answers import Effects, FactsFrom, RecordedAnswers, prepared
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
+from machine.engine.run_result import RunResult, result_of
+from machine.engine.start_checks import check_store, refuse_used
+from machine.engine.suspended_attempts import check_suspended
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
-from machine.errors import Code, ConcurrencyError, ErrorInfo, RunError, UsageError
-from machine.events import STOPPED_CODES, EffectWait, Wait
+from machine.errors import Code, ConcurrencyError, RunError
 from machine.ids import RunId
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
 from machine.kernel.history import History
-from machine.kernel.retry_and_skip import fork_point
-from machine.kernel.snapshot import Snapshot
-from machine.kernel.state_history import StateStatus
 from machine.plan import Graph, Plan
 from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
+from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import ZERO_CHAIN, Store
+from machine.waits import (
+    EffectWait,
+)
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
@@ -52,9 +57,6 @@ further."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
-
-_STORES: Final[WeakSet[type]] = WeakSet()
-"""The classes of stores seen so far: comparing one with the protocol takes as long as a step."""
 
 _ATTACHED_SECONDS: Final = 0.2
 """Seconds between two looks of a start that waits for another driver's run to end."""
@@ -68,28 +70,21 @@ class Watched:
     reporter: Reporter
     second: SecondOf | None
     lease_ms: int = int(LEASE_SECONDS * 1000)
+    waiting: Waiting = attrs.field(factory=Waiting)
+    is_child: bool = False
+    """True where the driver of its parent drives a run."""
+
+    def for_child(self, provided: Provided, reporter: Reporter) -> Watched:
+        """Return the caller's part of a child run."""
+        waiting = attrs.evolve(self.waiting, seconds=0)
+        return attrs.evolve(self, provided=provided, reporter=reporter, is_child=True, waiting=waiting)
 
 
-@attrs.frozen
-class RunResult:
-    """The result of a run when its driver returns.
+class Changes(NamedTuple):
+    """The changes since a run was begun that its driver allows: of the plan, of the code of suspended attempts."""
 
-    `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context` is
-    the final context, decoded, empty while the run can continue; `error` is why it failed, None when it did not;
-    `waits` is the external input that a suspended run waits for. `fork_at` is the event from which to retry a
-    failed state, None when none failed: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the present
-    code and the recorded facts.
-    """
-
-    run_id: str
-    status: str
-    digest: str
-    head_seq: int
-    final_snapshot_id: str | None
-    context: Mapping[str, Any]
-    error: ErrorInfo | None = None
-    waits: tuple[Wait, ...] = ()
-    fork_at: int | None = None
+    of_plan: bool = False
+    of_code: bool = False
 
 
 @with_default_store(create=True)
@@ -101,6 +96,7 @@ async def run(
     config: RunConfig | None = None,
     run_id: str | None = None,
     invocation_key: str | None = None,
+    attach: bool = True,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
@@ -108,20 +104,27 @@ async def run(
     lease: float = LEASE_SECONDS,
     facts_from: str | os.PathLike[str] | FactsFrom | None = None,
     effects: Effects = "live",
+    wait: float | None = 0,
+    clock: Clock = "wall",
+    answers: Mapping[str, Any] | None = None,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
 
     `input` (a JSON object) becomes the initial context; `config` says how to run; `run_id` gives an id made by
-    `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by namespace,
-    and `catalogue` replaces that of the plan; `target` records where the plan came from, for a replay that names no
-    plan. `invocation_key` makes the start idempotent: of all starts with one key, one makes the run, and the others
-    return its result, resuming it if its driver is gone. `lease` is the number of seconds for which the run stays
-    ours where no other process can check that we are alive: on another machine, or in another container. Set it
-    above the longest time in which a handler may hold the interpreter. `facts_from`, the id of a run or the path of
-    a bundle, answers calls from that recording by state, namespace, request and occurrence; what it does not answer
-    is made, or with `io_mode="replay"` fails with `missing_fact`. A live effect is made, unless `effects` is
-    `recorded`. `second` is what a paranoid run needs; the functions of the package supply it themselves.
+    `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by
+    namespace, and `catalogue` replaces that of the plan; `target` records where the plan came from, for a
+    replay that names no plan. `invocation_key` makes the start idempotent: of all starts with one key, one
+    makes the run, and the others return its result, resuming it if its driver is gone; without `attach` they
+    raise `ConcurrencyError` (`invocation_taken`) at once. `lease` is the number of seconds for which the run
+    stays ours where no other process can check that we are alive: on another machine, or in another container.
+    Set it above the longest time in which a handler may hold the interpreter. `facts_from`, the id of a run or
+    the path of a bundle, answers calls from that recording by state, namespace, request and occurrence; what it
+    does not answer is made, or with `io_mode="replay"` fails with `missing_fact`. A live effect is made, unless
+    `effects` is `recorded`. `wait` is the number of seconds to wait here, in all, for answers to handlers that
+    wait, None without limit; then the run is suspended. `clock="skip"` jumps over the times that handlers wait
+    for, and `answers` answers their approvals and signals, by key, name of the signal or state id: for tests.
+    `second` is what a paranoid run needs; the functions of the package supply it themselves.
 
     Returns a `RunResult` whatever its status. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is
     written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when the key
@@ -135,7 +138,11 @@ async def run(
     check_skip_tags(graph, config)
     chosen = str(new_run_id() if run_id is None else RunId(run_id))
     watched = Watched(
-        Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
+        Provided.of(plan, transports, catalogue),
+        reporter or Reporter(),
+        second,
+        lease_ms_of(lease),
+        Waiting.of(wait, clock, answers, config.secrets),
     )
     params = {} if input is None else input
     opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore)
@@ -151,7 +158,8 @@ async def run(
         return await drive(graph, store, keeper, watched, past=past, **options)
 
     if invocation_key is not None:
-        return await _invoked(graph, store, chosen, invocation_key, watched, opening=opening, started=started)
+        starting = functools.partial(_invoked, opening=opening, started=started, attach=attach)
+        return await starting(graph, store, chosen, invocation_key, watched)
     if run_id is not None:
         refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
@@ -172,8 +180,9 @@ async def _invoked(
     *,
     opening: Opening,
     started: Callable[[Keeper], Awaitable[RunResult]],
+    attach: bool,
 ) -> RunResult:
-    """Start the run of an invocation key, or wait for the one that was started with it."""
+    """Start the run of an invocation key, or wait for the one that was started with it, if `attach`."""
     while True:
         try:
             taken = store.find_invocation(key)
@@ -183,6 +192,8 @@ async def _invoked(
                         continue  # the other start with this key has ended meanwhile
                     refuse_used(store, run_id)
                     return await started(keeper)
+            if not attach:
+                raise invocation_taken(key, run_id, taken)
             _, begun = run_reader.first_entry(store, taken)
             same = begun.manifest_id == opening.manifest_id or is_same_request(
                 run_reader.manifest_of(store, begun), opening.manifest
@@ -195,11 +206,11 @@ async def _invoked(
                     details={"invocation_key": key, "run_id": taken},
                     hint="an invocation key names one request: use another key for another one",
                 )
-            return await _resumed(graph, store, taken, watched, allow_plan_change=False)
+            return await _resumed(graph, store, taken, watched, Changes())
         except (
             ConcurrencyError
         ) as exc:  # another process has just started it, or drives it: its result is ours too
-            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
+            if not attach or exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
                 raise
         await anyio.sleep(_ATTACHED_SECONDS)
 
@@ -211,34 +222,42 @@ async def resume(
     plan: Plan,
     store: Store = DEFAULT_STORE,
     allow_plan_change: bool = False,
+    allow_code_change: bool = False,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
     lease: float = LEASE_SECONDS,
+    wait: float | None = 0,
+    clock: Clock = "wall",
+    answers: Mapping[str, Any] | None = None,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
 
-    An attempt that a crash left open is closed explicitly first. A run that has ended is returned unchanged, and
-    nothing is written; so is a suspended one whose external input has not arrived. With `allow_plan_change` it
-    continues with another plan, where every state that ran still exists and none of them would have to follow one
-    that has not run. `transports`, `catalogue` and `lease` are those of `run`. When no process here can check that
-    the last driver is alive, the run is taken over once its lease has expired: this waits as long, and informs the
-    reporter.
+    An attempt that a crash left open is closed explicitly first. A run that has ended is returned unchanged,
+    and nothing is written; so is a suspended one whose external input has not arrived. With `allow_plan_change`
+    it continues with another plan, where every state that ran still exists and none of them would have to
+    follow one that has not run. `transports`, `catalogue`, `lease`, `wait`, `clock` and `answers` are those of
+    `run`. When no process here can check that the last driver is alive, the run is taken over once its lease
+    has expired: this waits as long, and informs the reporter.
 
-    Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and `UsageError`
-    (`transport_missing`, `catalogue_missing`, `secret_not_set`) before anything is written, and `ConcurrencyError`
-    when another process drives the run.
+    Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and
+    `UsageError` (`transport_missing`, `catalogue_missing`, `secret_not_set`), `RunError`
+    (`suspended_code_changed`) before anything is written, and `ConcurrencyError` when another process drives
+    the run.
     """
     watched = Watched(
-        Provided.of(plan, transports, catalogue), reporter or Reporter(), second, lease_ms_of(lease)
+        Provided.of(plan, transports, catalogue),
+        reporter or Reporter(),
+        second,
+        lease_ms_of(lease),
+        Waiting.of(wait, clock, answers),
     )
-    return await _resumed(plan.graph, store, run_id, watched, allow_plan_change=allow_plan_change)
+    changes = Changes(allow_plan_change, allow_code_change)
+    return await _resumed(plan.graph, store, run_id, watched, changes)
 
 
-async def _resumed(
-    graph: Graph, store: Store, run_id: str, watched: Watched, *, allow_plan_change: bool
-) -> RunResult:
+async def _resumed(graph: Graph, store: Store, run_id: str, watched: Watched, changes: Changes) -> RunResult:
     def read() -> tuple[History, bytes, SharedPast | None, Mapping[str, str]]:
         history, chain = run_reader.folded(store, run_id, graph)
         lost: Mapping[str, str] = {}
@@ -246,7 +265,7 @@ async def _resumed(
         if (
             past is None or past.goes_on_with != graph.plan_id
         ):  # otherwise it was checked when the run was forked
-            check_plan(store, graph, history, allow_change=allow_plan_change)
+            check_plan(store, graph, history, allow_change=changes.of_plan)
         asks = any(isinstance(wait, EffectWait) for wait in history.unanswered)
         if not history.final and not asks:  # then nothing is run
             first, _ = run_reader.first_entry(store, run_id)
@@ -277,28 +296,8 @@ async def _resumed(
             past=past,
             secrets=secrets,
             lost=lost,
+            changes=changes,
         )
-
-
-def refuse_used(store: Store, run_id: str) -> None:
-    """Raise `UsageError` (`run_id_in_use`) when the store already has a run with the id given to a new one."""
-    if store.run_exists(run_id):
-        raise UsageError(
-            f"the run id {run_id} is in use: there is a run of that id in {store.url}",
-            code=Code.RUN_ID_IN_USE,
-            details={"run_id": run_id, "status": store.run_row(run_id).status},
-            hint="nothing was written; `resume` goes on with that run, and without a run id, or with one from "
-            "`new_run_id()`, a new one is started",
-        )
-
-
-def check_store(store: object) -> None:
-    """Raise `UsageError` for a value that is not a store."""
-    if type(store) not in _STORES and isinstance(store, Store):
-        _STORES.add(type(store))
-    if type(store) not in _STORES:
-        hint = f"open it first: with open_store({store!r}) as store" if isinstance(store, str) else None
-        raise UsageError(f"store must be a Store, not {type(store).__name__}", hint=hint)
 
 
 async def drive(
@@ -315,6 +314,7 @@ async def drive(
     begin: Callable[[LiveLog], None] | None = None,
     secrets: OfRun | None = None,
     lost: Mapping[str, str] = MappingProxyType({}),
+    changes: Changes | None = None,
 ) -> RunResult:
     """Drive a run from the end of its history until it ends or waits, and return its result.
 
@@ -349,6 +349,17 @@ async def drive(
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
             keeper.listen(from_the_start=opening is None)
+            ways = Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
+            children = children_of_run(store, keeper, config, watched, ways)
+            checks, may_go_on = None, log.goes_on or watched.waiting.here or bool(children.woken(history))
+            if changes is not None and watched.second is not None and may_go_on:
+                checks = functools.partial(
+                    check_suspended,
+                    log=log,
+                    store=store,
+                    maker=watched.second,
+                    allow_code_change=changes.of_code,
+                )
             driven = Run(
                 graph=graph,
                 config=config,
@@ -365,36 +376,21 @@ async def drive(
                 control=keeper.control,
                 opening=opening,
                 second=second,
+                children=children,
+                earlier=earlier_of(watched.second, store, log),
+                goes_on=Patience(watched.waiting, log, children.woken).goes_on,
+                check=checks,
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
+            before = history.head_seq
             await driven.drive()
+            if history.head_seq == before:  # whatever it was due for, it cannot continue
+                log.set_aside()
         finally:
             log.close()
+    if history.final and not watched.is_child:
+        tell_parent(store, keeper.run_id)
     order = graph.order
     if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past
         order = order_of(recorded_shape(store, history.plan_id or ""))
     return result_of(store, order, history, driven.at_hand)
-
-
-def result_of(
-    store: Store, order: Sequence[str], history: History, at_hand: Snapshot | None = None
-) -> RunResult:
-    """Return the result of a run; `order` is that of the states in its digest, `at_hand` a loaded snapshot."""
-    snapshot_id, snapshot = history.final_snapshot_id, None
-    if snapshot_id is not None:
-        known = at_hand is not None and at_hand.id == snapshot_id
-        snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
-    failed = [state.failed.error for state in history.states.values() if state.status is StateStatus.FAILED]
-    # an attempt interrupted because another failed is not why the run failed
-    failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
-    return RunResult(
-        run_id=history.run_id or "",
-        status=history.status.value,
-        digest=history.digest(order),
-        head_seq=history.head_seq,
-        final_snapshot_id=snapshot_id,
-        context=snapshot.to_dict() if snapshot is not None else {},
-        error=history.error or (failed[-1] if failed else None),
-        waits=history.unanswered,
-        fork_at=fork_point(history),
-    )

@@ -18,6 +18,8 @@ class Control:
         """True once the run was asked to end cancelled."""
         self.failure: BaseException | None = None
         """The reason why the run may not continue at all, None while it may."""
+        self.stopped: BaseException | None = None
+        """The reason why the run is not driven on here, None while it is."""
         self.scope: anyio.CancelScope | None = None
         """The scope in which the run waits for anything."""
         self._soon: Callable[..., Any] | None = None
@@ -32,6 +34,11 @@ class Control:
         self.failure = self.failure or reason
         self._wake()
 
+    def stop(self, reason: BaseException) -> None:
+        """Interrupt all attempts, as Ctrl-C does; `reason` is raised out of the run, which can be resumed."""
+        self.stopped = self.stopped or reason
+        self._wake()
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Interrupt the enclosed work when the run is asked to stop. Needs an event loop."""
@@ -40,7 +47,7 @@ class Control:
             # asyncio's loop uses one method name, trio's token the other
             self._soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
             try:
-                if self.cancelling or self.failure is not None:
+                if self.cancelling or self.failure is not None or self.stopped is not None:
                     self.scope.cancel()
                 yield
             finally:

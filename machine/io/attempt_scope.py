@@ -19,8 +19,10 @@ from machine.config import RunConfig
 from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
+from machine.io.child_runs import Children
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
+from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
@@ -28,6 +30,9 @@ from machine.kernel.io_in_step import refuse_in_step
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
+
+OWN_THREADS = "machine "
+"""The beginning of the names of the threads that this library begins."""
 
 QUIET_ROUNDS = 16
 """Turns of the event loop that a handler gets to settle before it receives the next outcome."""
@@ -64,6 +69,8 @@ class Log(Protocol):
     """The destination of a run's events: a store when the run is live, the recording when it is replayed."""
 
     history: History
+    floor_ms: int
+    """A time that has passed for sure, in milliseconds since the epoch."""
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -81,6 +88,10 @@ class Log(Protocol):
 
     def abort(self) -> BaseException | None:
         """Return the reason why the run cannot continue, even if a handler suppressed it; None when it can."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the time by the clock of the store, in milliseconds since the epoch."""
         ...
 
     def load(self, artifact_id: str) -> bytes:
@@ -128,19 +139,33 @@ class SettleBarrier:
     mode and in replay alike, so that it observes exactly the recorded order of a race.
     """
 
-    __slots__ = ("_blocking", "_others")
+    __slots__ = ("_blocking", "_others", "_threads")
 
     def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
         self._others = others
         self._blocking = blocking
+        self._threads = threading.enumerate() if blocking else ()
 
     @property
     def alone(self) -> bool:
         """True when the handler has started no task of its own."""
-        started = running_tasks() - self._others
+        started = self.started
         if self._blocking:
             started.discard(asyncio.current_task())
         return not started
+
+    @property
+    def started(self) -> set[Any]:
+        """The tasks of the event loop that did not run before the handler."""
+        return running_tasks() - self._others
+
+    def other_threads(self) -> bool:
+        """Say whether a plain handler may have begun threads: any is there that was not, and is none of ours."""
+        known = set(self._threads)
+        return any(
+            thread not in known and not thread.name.startswith(OWN_THREADS)
+            for thread in threading.enumerate()
+        )
 
     async def settle(self) -> None:
         """Let the handler's other tasks run until they wait."""
@@ -163,6 +188,8 @@ class RunScope:
     """The event loop that drives the run, for calls from other threads."""
     timers: Timers | None = None
     """The stored ends of sleeps, in a run that really sleeps."""
+    children: Children | None = None
+    """The child runs, None where none can be begun."""
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
 
@@ -197,6 +224,12 @@ class AttemptScope:
     """The error for the first use of `io` or `rec` after the handler returned."""
     overlooked: Callable[[StateError], None] | None = None
     """The callback for a use of `io` or `rec` after the attempt was recorded as completed."""
+    main: Any = None
+    """The task in which the handler runs, None on another kind of event loop."""
+    put_away: bool = False
+    """True from the moment the attempt is put away because its handler waits for external input."""
+    interrupts: int = 0
+    """The times its own task was cancelled so that it ends."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
@@ -262,6 +295,8 @@ class AttemptScope:
             raise reason
         self.refuse_undeclared()
         if self.closed or self.ending:
+            if self.put_away:
+                raise PutAway
             if self.begun.here:
                 self.leave_behind(f"{did} {', '.join(str(getattr(one, 'name', one)) for one in what)}")
             raise self.ended()

@@ -26,6 +26,10 @@ class CallCounts:
         self._occurrences[call] = count + 1
         return f"r{count}" if reconciling else str(count)
 
+    def uncount(self, namespace: str, digest: str, *, reconciling: bool) -> None:
+        """Take back the last count of a call by `occurrence`, which is counted again."""
+        self._occurrences[namespace, digest, reconciling] -= 1
+
     def count_sent(self, namespace: str, digest: str, mac: str) -> tuple[int, bool]:
         """Count the calls whose requests are the same as they were sent; the first is 0.
 

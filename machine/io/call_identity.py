@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -13,6 +13,10 @@ from machine.ids import RESERVED_FACT_PREFIX, piece_key
 from machine.io.attempt_scope import Payloads
 from machine.io.transaction_answers import Place
 from machine.secrets.stored_call import Asked
+from machine.waits import WAIT_KINDS
+
+VALUE_NAMESPACE: Final = "value"
+"""Namespace of values that a handler obtained without `io`."""
 
 
 @attrs.frozen
@@ -49,6 +53,9 @@ class Call:
     """The place of a call in a transaction of a database."""
     part: Part | None = None
     """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
+
+    own: bool = False
+    """True when only its own attempt answers it, whatever earlier ones have recorded."""
 
     @property
     def ignored(self) -> Mapping[str, str]:
@@ -109,4 +116,6 @@ class IoResult:
 
 def path_key(state_id: str, attempt: int, namespace: str, digest: str, occurrence: str) -> str:
     """Return the key of a call without an explicit one: its state and attempt, and its number among equal calls."""
+    if namespace in WAIT_KINDS:  # without the attempt, so that a later one finds the answer
+        return f"{RESERVED_FACT_PREFIX}{state_id}/{namespace.replace('.', '/')}/{digest}/{occurrence}"
     return f"{RESERVED_FACT_PREFIX}{state_id}/{attempt}/{namespace}/{digest}/{occurrence}"

@@ -6,12 +6,17 @@ The clock must never be read anywhere else for a handler: a time that is not a f
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import anyio
 
+from machine import canonical
 from machine.io.request_fields import checked_seconds, field
 from machine.io.transport import BaseTransport
+
+NOW: Final = "clock.now"
+"""The namespace of the time."""
 
 SLEEP: Final = "clock.sleep"
 """The namespace of sleeps."""
@@ -30,6 +35,11 @@ def sleep_request(seconds: float) -> dict[str, Any]:
     return {"seconds": checked_seconds(seconds, "seconds", zero=True)}
 
 
+def sleep_digest(request: Mapping[str, Any]) -> str:
+    """Return the digest under which a sleep is recorded."""
+    return canonical.artifact_id(canonical.encode(dict(request)))
+
+
 class ClockTransport(BaseTransport):
     """The transport of `clock.now` and `clock.sleep`, from this machine's clock."""
 
@@ -38,7 +48,7 @@ class ClockTransport(BaseTransport):
     async def perform(self, namespace: str, request: Any) -> int | None:
         """Return the time in milliseconds since the epoch, or sleep and return None. Safe to cancel."""
         match namespace:
-            case "clock.now":
+            case _ if namespace == NOW:
                 return time.time_ns() // 1_000_000
             case _ if namespace == SLEEP:
                 seconds = checked_seconds(field(request, "seconds", int, float), "seconds", zero=True)

@@ -41,6 +41,11 @@ class Session(Protocol):
     database: str
 
     @property
+    def in_transaction(self) -> bool:
+        """True while a transaction is open, whether or not it has written anything."""
+        ...
+
+    @property
     def left_open(self) -> bool:
         """True while a transaction is open that has written something."""
         ...
@@ -113,6 +118,10 @@ class Databases:
             and intent.attempt != scope.attempt
             and canonical.decode(scope.log.load(intent.request_digest)).get("database") == database
         ]
+
+    def in_transaction(self) -> list[str]:
+        """Return the databases with an open transaction."""
+        return [session.database for session in self.sessions if session.in_transaction]
 
     def refuse_left_open(self, scope: Scope) -> None:
         """Raise `StateError` (`transaction_left_open`) if the handler returned before it ended a transaction."""

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from machine import canonical
 from machine.errors import Code, OtherIoError
-from machine.events import ArtifactKind, FactRecorded, FactValue
+from machine.events import ArtifactKind, FactOutcome, FactRecorded, FactValue
 from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.call_identity import Call
 from machine.io.call_refusals import ambiguous, differs_in_ignored, lost_answer
 from machine.io.live_io import LiveIo
 from machine.io.stream_end import end_of
+from machine.kernel.published import PUBLISH
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.transactions import Unit
 
@@ -31,6 +32,10 @@ class Past(Protocol):
 
         `alike` counts the earlier calls of its attempt with the same secrets.
         """
+        ...
+
+    def wait_answer(self, call: Call) -> tuple[int, FactRecorded] | None:
+        """Return the answer to a wait for external input, and its seq in the shared past; None without one."""
         ...
 
     @property
@@ -99,7 +104,24 @@ class SharedIo(LiveIo):
         return await self._shared(call) or await self._refused(call) or await super()._obtain(call)
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        if call.namespace == PUBLISH:  # its streams are its own, with offsets of their own
+            return await super()._record(call, value)
         return await self._shared(call) or await super()._record(call, value)
+
+    async def _answer(self, call: Call) -> FactRecorded:
+        found = None if self._is_begun(call) else self._past.wait_answer(call)
+        if found is None:
+            return await super()._answer(call)
+        seq, shared = found
+        fact = await self._answered_at_once(call, shared.outcome)
+        self._past.took(seq, self._scope.log.history.head_seq)
+        await self._handing.turn(call, self._scope.log.history.head_seq)
+        return fact
+
+    async def _answered_at_once(self, call: Call, outcome: FactOutcome) -> FactRecorded:
+        """Record a wait and its answer."""
+        await self._scope.log.emit([self._begun(call)], call.payloads())
+        return await self._emit(call, outcome, Payloads())
 
     async def _shared(self, call: Call) -> FactRecorded | None:
         if call.place is not None and not self._past.shut:

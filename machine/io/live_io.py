@@ -9,10 +9,10 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from machine import canonical
 from machine.config import IoMode
 from machine.errors import (
     CanonicalError,
-    Code,
     IoError,
     MissingFactError,
     MissingFactKeyError,
@@ -22,6 +22,7 @@ from machine.errors import (
 from machine.events import ArtifactKind, EffectIntended, FactError, FactOutcome, FactRecorded, FactValue
 from machine.exception_to_error_info import describe
 from machine.ids import RESERVED_FACT_PREFIX
+from machine.io import clock
 from machine.io.attempt_scope import Payloads
 from machine.io.call_identity import Call
 from machine.io.call_refusals import no_transport, too_large, uncertain_effect
@@ -29,16 +30,21 @@ from machine.io.clock import SLEEP
 from machine.io.effect_resolution import Happened, NotDone, add_answer, resolution
 from machine.io.live_streams import LiveStreams
 from machine.io.provider import IoProvider
+from machine.io.publishing import offset_of
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
 from machine.io.step_transport import STEP, info_of_step
 from machine.io.transport import Transport
 from machine.io.volatile_answer_headers import without_volatile
+from machine.io.waits import cancelled, due_of
 from machine.kernel.context import MAX_VALUE_BYTES
 from machine.kernel.facts_with_ignored_parts import IGNORED
+from machine.kernel.open_waits import DUE
+from machine.kernel.published import PUBLISH, STREAM
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.kernel.transactions import SQL
 from machine.secrets.secret_value import SECRET
+from machine.waits import WAIT_KINDS
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import engine_at_work
 
@@ -50,11 +56,16 @@ class LiveIo(IoProvider):
     def _received(self) -> LiveStreams:
         return LiveStreams(self._scope)
 
+    gate: Callable[[], Awaitable[None]] | None = None
+    """Returns once a call may be made: an attempt that goes on has a recording before."""
+
     async def _obtain(self, call: Call) -> FactRecorded:
+        if self.gate is not None:
+            await self.gate()
         if call.continues:
             return await self._obtain_part(call)
         transport = self._scope.transport(call.namespace)
-        if transport is None:
+        if transport is None or call.namespace in WAIT_KINDS:
             raise no_transport(call)
         if self._scope.run.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
@@ -169,7 +180,12 @@ class LiveIo(IoProvider):
         return info if call.place is None else self._placed(call, info or {})
 
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
+        if self.gate is not None:
+            await self.gate()
         payloads = call.payloads()
+        if call.namespace == PUBLISH:
+            outcome = offset_of(call, self._scope, payloads)
+            return await self._emit(call, outcome, payloads, {STREAM: call.request[STREAM]})
         try:
             answer = unprofiled(self._scope.secrets.given, self._draft(call), value)
         except IoError as refusal:
@@ -197,6 +213,8 @@ class LiveIo(IoProvider):
                 else:
                     with naming(scope, call):
                         response = await self._received.open(transport, call, request)
+                    if call.namespace == clock.NOW:
+                        response = max(response, scope.log.floor_ms)
                     if call.namespace == "http" and scope.run.requests.steady:
                         response = without_volatile(response)
                 given, sure = response, None
@@ -272,8 +290,19 @@ class LiveIo(IoProvider):
         await self._scope.log.emit([fact], payloads, self._info(call, fact, payloads, info))
         return fact
 
-
-def cancelled(call: Call) -> FactError:
-    """Return the outcome of a call that its handler cancelled."""
-    exc = OtherIoError(f"the handler cancelled its call of {call.namespace}", code=Code.CALL_CANCELLED)
-    return FactError(exc.kind, exc.info)
+    async def _answer(self, call: Call) -> FactRecorded:  # noqa: RET503 - the last call never returns
+        log = self._scope.log
+        if not self._is_begun(call):
+            now_ms = log.now_ms()
+            due_ms = due_of(call.request, now_ms)
+            info = self._child_info(call, now_ms) | ({} if due_ms is None else {DUE: str(due_ms)})
+            await log.emit([self._begun(call)], call.payloads(), info)
+            if due_ms is not None and due_ms <= now_ms and "until_ms" in call.request:
+                payloads = Payloads()  # a time that has passed is nothing to wait for
+                data = canonical.encode({"at_ms": now_ms})
+                return await self._emit(
+                    call, FactValue(payloads.add(ArtifactKind.FACT_PAYLOAD, data)), payloads
+                )
+        if (fact := await self._driven(call, self._emit)) is not None:
+            return fact
+        await self._park(call)

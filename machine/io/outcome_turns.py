@@ -39,6 +39,8 @@ class HandOut:
 
     def __init__(self, scope: AttemptScope) -> None:
         self.in_flight: dict[str, Flight] = {}
+        self.waits_in_hand: dict[str, Flight] = {}
+        """The waits for external input that have begun and have not returned, by key: none is in flight."""
         self._scope = scope
 
     async def turn(self, call: Call, seq: int) -> None:
@@ -89,7 +91,7 @@ class HandOut:
     async def end(self) -> None:
         """Cancel the calls that a handler left in flight, and record each as cancelled."""
         self._scope.ending = True
-        if not self.in_flight:
+        if not (self.in_flight or self.waits_in_hand):
             return
         for flight in self.in_flight.values():
             if self._may_change(flight.call):
@@ -97,7 +99,6 @@ class HandOut:
                     f"was still calling {flight.call.namespace}", "was interrupted and may have been done"
                 )
         with anyio.CancelScope(shield=True):
-            while self.in_flight:
-                flight = next(iter(self.in_flight.values()))
-                flight.scope.cancel()
-                await flight.wait()
+            while left := [*self.in_flight.values(), *self.waits_in_hand.values()]:
+                left[0].scope.cancel()
+                await left[0].wait()

@@ -20,7 +20,9 @@ from machine.io.files import OPEN
 from machine.io.live_io import LiveIo
 from machine.io.step_transport import STEP
 from machine.kernel.history import History
+from machine.kernel.published import Published
 from machine.secrets.secret_value import SECRET
+from machine.waits import WAITED_FOR
 
 _READS: Final = frozenset({"http", "file.read", OPEN, "clock.now", "random.bytes", "env", SECRET})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
@@ -45,6 +47,8 @@ class PreviewLog:
     def __init__(self, history: History, load: Callable[[str], bytes]) -> None:
         self.history = copy.copy(history)
         self.history.facts = dict(history.facts)
+        self.history.published = Published(dict(history.published.counts))
+        self.floor_ms = 0
         self.ended: PreviewEnd | None = None
         self._load = load
         self._payloads = Payloads()
@@ -53,11 +57,11 @@ class PreviewLog:
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Store the facts, so that the same key gets the same answer; other events are ignored."""
-        del info
         self._payloads.items.update(payloads.items if payloads is not None else {})
         for event in events:
             if isinstance(event, FactRecorded):
                 self.history.facts[event.key] = event
+                self.history.published.note(event, info or {})
 
     async def durable(self, seq: int | None = None) -> None:
         """Return at once: nothing here outlives the preview."""
@@ -74,6 +78,10 @@ class PreviewLog:
         held = self._payloads.items.get(artifact_id)
         return held.data if held is not None else self._load(artifact_id)
 
+    def now_ms(self) -> int:
+        """Return 0: a preview waits for no time."""
+        return 0
+
     def seal(self, key: str) -> bytes | None:
         """Return the seal of a fact of the run: None without one, empty when it is missing."""
         artifact_id = self.history.sealed.payloads.get(key)
@@ -87,6 +95,11 @@ class PreviewLog:
 
 class PreviewIo(LiveIo):
     """The `io` of a preview, which performs safe reads and ends the preview at the first other call."""
+
+    async def _answer(self, call: Call) -> FactRecorded:
+        log = self._scope.log
+        assert isinstance(log, PreviewLog)
+        log.end(None, f"it waits for {WAITED_FOR[call.namespace]}")
 
     async def _obtain(self, call: Call) -> FactRecorded:
         if call.continues:

@@ -6,11 +6,8 @@ may make, and the earlier facts that it reuses. `live_io` performs calls; `repla
 
 from __future__ import annotations
 
-import os
-import random as random_module
-import uuid as uuid_module
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from machine import canonical
@@ -19,32 +16,31 @@ from machine.errors import Code, IoError, OtherIoError
 from machine.events import EffectIntended, FactError, FactRecorded, FactValue
 from machine.ids import RESERVED_FACT_PREFIX, FactKey
 from machine.ignore import Ignore
-from machine.io import clock, entropy, env, exec, files, secret  # noqa: A004 - the namespaces' own names
 from machine.io.attempt_scope import AttemptScope, is_namespace
-from machine.io.call_identity import Call, IoResult, Part, path_key
+from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, Part, path_key
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
-from machine.io.http_message import HttpResponse, http_request
 from machine.io.outcome_turns import Flight
+from machine.io.polling import Polling
+from machine.io.publishing import Publishing
 from machine.io.redirected_effects import follows_redirect
 from machine.io.request_identity import RequestRules
-from machine.io.step_calls import StepCalls
+from machine.io.standard_calls import StandardCalls
 from machine.io.stream_calls import StreamCalls
+from machine.io.versions import Versions
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.secrets.secret_value import SECRET
 from machine.secrets.stored_call import Asked, unopened
 from machine.state import SideEffects
+from machine.waits import WAIT_KINDS
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import engine_at_work
 
 if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
-VALUE_NAMESPACE = "value"
 
-
-class IoProvider(StreamCalls, StepCalls, ClientSessions):
+class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
@@ -68,6 +64,9 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
 
     def _asked(self, namespace: str, request: Any, raw: bytes, rules: RequestRules) -> Asked:
         """Return the recorded form of a request, which is also compared and matched, given its canonical bytes."""
+        if namespace in WAIT_KINDS:  # a question that nobody reads back
+            data = canonical.encode(self._scope.secrets.said(request))
+            return Asked(data, data)
         asked = unprofiled(self._scope.secrets.asked, namespace, raw)
         if namespace != "http":
             return asked
@@ -118,102 +117,6 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
             return None
         with engine_at_work():
             return self._whole(fact).response
-
-    async def http(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        data: str | bytes | Mapping[str, Any] | None = None,
-        timeout: float = 30.0,  # noqa: ASYNC109 - part of the recorded request, not of this coroutine
-        fact_key: str | None = None,
-        ignore: Ignore | None = None,
-        **options: Any,
-    ) -> HttpResponse:
-        """Make an HTTP request. `timeout` is in seconds and covers the whole call; see `http_request`.
-
-        `ignore` says which parts of this request are not compared. Any status is a response; `raise_for_status()`
-        turns 4xx and 5xx into errors.
-        """
-        request = http_request(
-            method, url, headers=headers, params=params, json=json, data=data, timeout=timeout, **options
-        )
-        result = await self.call("http", request, fact_key, ignore=ignore)
-        return HttpResponse.from_json(result.response)
-
-    async def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: str | bytes | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float = 60.0,  # noqa: ASYNC109 - part of the recorded request, not of this coroutine
-        fact_key: str | None = None,
-        **options: Any,
-    ) -> exec.ExecResult:
-        """Run a program without a shell and wait for it. `timeout` is in seconds; see `exec_request`.
-
-        Any exit status is a result; `check()` turns a non-zero one into an error.
-        """
-        request = exec.exec_request(argv, stdin=stdin, env=env, timeout=timeout, **options)
-        return exec.ExecResult.from_json((await self.call("exec", request, fact_key)).response)
-
-    async def read_file(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        max_bytes: int = 64 * 1024 * 1024,
-        fact_key: str | None = None,
-    ) -> files.FileContent:
-        """Read a regular file of at most `max_bytes`. The path is recorded as given."""
-        request = files.read_request(path, max_bytes=max_bytes)
-        return files.FileContent.from_json((await self.call("file.read", request, fact_key)).response)
-
-    async def write_file(
-        self, path: str | os.PathLike[str], data: str | bytes, *, fact_key: str | None = None
-    ) -> int:
-        """Replace a file atomically and return the bytes written. Needs `side_effects="apply_side_effect"`."""
-        result = await self.call("file.write", files.write_request(path, data), fact_key)
-        count: int = result.response["bytes"]
-        return count
-
-    async def now(self) -> int:
-        """Return the time in whole milliseconds since the epoch."""
-        now: int = (await self.call("clock.now", clock.now_request())).response
-        return now
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait for a number of seconds. In replay this returns at once."""
-        await self.call(clock.SLEEP, clock.sleep_request(seconds))
-
-    async def random_bytes(self, n: int) -> bytes:
-        """Return `n` bytes (1 to 65536) from the operating system's generator."""
-        result = await self.call("random.bytes", entropy.random_bytes_request(n))
-        return entropy.bytes_from(result.response)
-
-    async def uuid(self) -> uuid_module.UUID:
-        """Return a random UUID (version 4)."""
-        return entropy.uuid_from(await self.random_bytes(16))
-
-    async def random(self) -> random_module.Random:
-        """Return a `random.Random` seeded from a recorded fact: its draws are the same in replay."""
-        return entropy.random_from(await self.random_bytes(32))
-
-    async def env(self, name: str) -> str | None:
-        """Return an environment variable, or None when it is not set."""
-        value: str | None = (await self.call("env", env.env_request(name))).response["value"]
-        return value
-
-    async def secret(self, name: str) -> str:
-        """Read a secret by name (an environment variable) and return its value; its `repr` does not show it.
-
-        The store holds a placeholder for it, which a replay without the key of the store receives. Raises
-        `OtherIoError` (`secret_not_set`) when there is none.
-        """
-        return secret.secret_of(name, (await self.call(SECRET, secret.secret_request(name))).response)
 
     def httpx_transport(self, **options: Unpack[Options]) -> HttpxTransport:
         """Return a transport for an httpx client: every request of any library on it becomes a call of `http`.
@@ -348,7 +251,7 @@ class IoProvider(StreamCalls, StepCalls, ClientSessions):
         scope = self._scope
         if not call.key.startswith(RESERVED_FACT_PREFIX):
             return named_answer(scope, call)
-        if scope.reads_only:  # the question is not about the world before the crash
+        if scope.reads_only or call.own:  # the question is not about the world before the crash
             return None
         return self._earlier(call)
 

@@ -14,12 +14,12 @@ import attrs
 from machine.errors import Code, MissingFactError
 from machine.events import FactError, FactRecorded
 from machine.exception_to_error_info import describe
-from machine.io.attempt_scope import AttemptScope
+from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.call_identity import Call
 from machine.io.fork_io import Past, SharedIo
-from machine.io.live_io import cancelled
 from machine.io.request_identity import RequestRules
 from machine.io.transport import AbsentTransport
+from machine.io.waits import cancelled
 from machine.secrets.stored_call import Asked
 
 ANSWERED_BY: Final = "answered_by"
@@ -89,6 +89,15 @@ class RecordedAnswersIo(SharedIo):
         if self._answers.shut:
             return await self._settled(call, self._missing(call))
         return await super(SharedIo, self)._obtain(call)
+
+    async def _answer(self, call: Call) -> FactRecorded:
+        if self._answers.shut and not self._is_begun(call) and self._past.wait_answer(call) is None:
+            if self._answers.given_up(call, self._scope.state.id):
+                await self._scope.log.emit([self._begun(call)], call.payloads())
+                await self._be_given_up(call)
+                return await self._emit(call, self._missing(call), Payloads())
+            return await self._answered_at_once(call, self._missing(call))
+        return await super()._answer(call)
 
     async def _be_given_up(self, call: Call) -> None:
         """Wait for the handler to give up a call, as the recorded one did. Return if it does not."""

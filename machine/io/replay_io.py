@@ -17,11 +17,12 @@ from machine import canonical
 from machine.errors import CodecError, MachineError, OtherIoError
 from machine.events import EffectIntended, FactRecorded, FactValue
 from machine.ids import piece_key
+from machine.io import clock
 from machine.io.attempt_scope import AttemptScope, Log
-from machine.io.call_identity import Call, IoResult
+from machine.io.call_identity import Call, IoResult, path_key
 from machine.io.call_refusals import no_transport, second_effect, uncertain_effect, undeclared
 from machine.io.earlier_answers import earlier_answer
-from machine.io.provider import VALUE_NAMESPACE, IoProvider
+from machine.io.provider import IoProvider
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
@@ -60,6 +61,19 @@ class Recording(Log, Protocol):
 
     def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
         """Raise an error: an answer needs the true value of a secret, which this replay does not have."""
+        ...
+
+    def begins(self, key: str) -> bool:
+        """Say whether the open attempt recorded the beginning of a wait under a key."""
+        ...
+
+    @property
+    def suspends(self) -> bool:
+        """True where the recorded attempt was put away."""
+        ...
+
+    def nothing_comes(self) -> NoReturn:
+        """Raise a divergence: the handler waits for external input, where it did something else."""
         ...
 
     def make_way(self, fact: FactRecorded) -> None:
@@ -208,11 +222,11 @@ class ReplayIo(IoProvider):
                 return None  # it ended otherwise
         return whole
 
-    async def _obtain(self, call: Call) -> FactRecorded:
+    async def _obtain(self, call: Call, *, given: bool = False) -> FactRecorded:
         fact = self._recorded(call)
         if fact is None and call.continues:
             self._recording.unrecorded(call, ())
-        if fact is None and call.namespace != VALUE_NAMESPACE and not call.effect:
+        if fact is None and not given and not call.effect:
             self._refuse(call)
         if fact is None or fact.request_digest != call.digest or fact.namespace != call.namespace:
             scope = self._scope
@@ -228,6 +242,42 @@ class ReplayIo(IoProvider):
         if call.taught:
             self._scope.secrets.taught(fact, call.taught)
         return fact
+
+    def is_answered(self, call: Call) -> bool:
+        """Say whether the recording has the answer to a wait."""
+        return self._recording.fact(call.key) is not None
+
+    async def begin_wait(self, call: Call) -> None:
+        """Begin a wait as it was recorded."""
+        if not self._recording.begins(call.key):
+            self._recording.unrecorded(call, ())
+        if not self._is_begun(call):
+            await self._scope.log.emit([self._begun(call)])
+
+    async def _answer(self, call: Call) -> FactRecorded:
+        recording = self._recording
+        await self.begin_wait(call)
+        fact = recording.fact(call.key)
+        if fact is None:
+            await self._park(call)
+        if fact.given_up:
+            await self._be_cancelled(fact)
+        await recording.emit([fact])
+        await self._handing.turn(call, self._scope.log.history.head_seq)
+        return fact
+
+    def _may_be_put_away(self) -> bool:
+        return self._recording.suspends
+
+    def _nothing_comes(self) -> None:
+        self._recording.nothing_comes()
+
+    def _slept_in_place(self, request: Mapping[str, Any]) -> bool:
+        scope, digest = self._scope, clock.sleep_digest(request)
+        occurrence = scope.counts.occurrence(clock.SLEEP, digest, reconciling=scope.reads_only)
+        scope.counts.uncount(clock.SLEEP, digest, reconciling=scope.reads_only)
+        key = path_key(scope.state.id, scope.attempt, clock.SLEEP, digest, occurrence)
+        return self._recording.fact(key) is not None or super()._slept_in_place(request)
 
     async def _be_cancelled(self, fact: FactRecorded) -> NoReturn:
         """Wait to be cancelled: the recorded handler abandoned this call, and only the handler can do so again."""
@@ -270,6 +320,9 @@ class ReplayIo(IoProvider):
         if (fact := self._recording.fact(call.key)) is not None:
             self._recording.make_way(fact)
 
+    def _has_version(self, call: Call) -> bool:
+        return self._recording.fact(call.key) is not None
+
     async def _record(self, call: Call, value: bytes) -> FactRecorded:
         del value  # the recorded one counts
-        return await self._obtain(call)
+        return await self._obtain(call, given=True)

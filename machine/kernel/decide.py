@@ -6,6 +6,7 @@ It knows nothing of handlers, clocks or stores; the engine performs exactly what
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from machine.config import RunConfig
 from machine.errors import ErrorInfo, RunError
@@ -27,6 +28,8 @@ from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
 from machine.plan import Graph
 
+_STOPPED: Final = frozenset({StateStatus.WAITING, StateStatus.FAILED, StateStatus.SUSPENDED})
+
 
 def decide(
     plan: Graph,
@@ -37,13 +40,15 @@ def decide(
     failed: ErrorInfo | None = None,
     limited: bool = True,
     secrets_lost: bool = False,
+    woken: AbstractSet[str] = frozenset(),
     schedule: Schedule | None = None,
 ) -> Decision:
     """Return the next decision for a run; `cancel` is true when the run has been asked to end cancelled.
 
     `failed` says why the run cannot continue, for a reason other than a failed attempt: the run then ends once no
     attempt is open. `secrets_lost` is true when the driver cannot open the true values of some facts. `limited` is
-    false when limits are ignored: a replay does what the recording did. A run with concurrent states needs a
+    false when limits are ignored: a replay does what the recording did. `woken` are suspended states that go on
+    without an answer, because the driver can do what they wait for. A run with concurrent states needs a
     `schedule`. Takes constant time, whatever the number of states, unless the plan has changed during the run.
     """
     if history.started is None or history.checkpoint is None:
@@ -57,7 +62,7 @@ def decide(
         if schedule is not None and busy:
             return schedule.awaiting(config)
         return CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
-    if history.status is RunStatus.SUSPENDED and history.unanswered:
+    if history.status is RunStatus.SUSPENDED and history.held and not woken:
         return Done(history.status)
     if plan.plan_id != history.plan_id:
         return ChangePlan(plan.plan_id, history.status is RunStatus.SUSPENDED)
@@ -66,19 +71,21 @@ def decide(
     if history.status is RunStatus.SUSPENDED:
         return ResumeRun()
     if schedule is not None:
-        return schedule.next(plan, config, history, limited=limited)
+        return schedule.next(plan, config, history, limited=limited, woken=woken)
     if len(history.settled) >= len(plan.order):
         return CompleteRun(RunStatus.COMPLETED, history.checkpoint)
     state_id = _next(plan, history)
     state = history.states.get(state_id)
     if state is None:
         return skip_decision(plan, config, history, state_id) or EnterState(state_id, 0, history.checkpoint)
-    if state.status not in {StateStatus.WAITING, StateStatus.FAILED}:
+    if state.status not in _STOPPED:
         raise RunError(
             f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
     error = recovery_error(config, history, state_id) if limited else None
-    again = retry_decision(plan, config, history, state_id) if error is None else None
+    again = None
+    if error is None:
+        again = retry_decision(plan, config, history, state_id, woken=state_id in woken)
     return again or CompleteRun(RunStatus.FAILED, history.checkpoint, error)
 
 

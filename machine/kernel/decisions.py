@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeAlias
 import attrs
 
 from machine.errors import ErrorInfo
-from machine.events import Wait
 from machine.kernel.run_status import RunStatus
+from machine.waits import Wait
 
 
 @attrs.frozen

@@ -12,37 +12,38 @@ from typing import Any, ClassVar, Final
 import attrs
 from blake3 import blake3
 
-from machine.config import LONGEST_SECONDS, MOST_CONCURRENT
+from machine.config import MOST_CONCURRENT
 from machine.errors import Code, ErrorInfo, LogError
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
-    EffectWait,
     Entry,
     Event,
     FactRecorded,
-    PlanWait,
+    FactValue,
     RetryScheduled,
     RunCompleted,
     RunResumed,
     RunStarted,
     RunSuspended,
-    SecretWait,
     StateCompleted,
     StateEntered,
     StateFailed,
     StateSkipped,
-    Wait,
+    WaitBegun,
 )
+from machine.kernel import log_rules, suspension
 from machine.kernel.facts_with_ignored_parts import IgnoredParts
+from machine.kernel.open_waits import OpenWaits
+from machine.kernel.published import Published
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.transactions import Transactions
+from machine.waits import Wait
 
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
-_WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
 
 
 @attrs.define
@@ -72,7 +73,10 @@ class History:
     sealed: SealedFacts = attrs.field(factory=SealedFacts)
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
+    published: Published = attrs.field(factory=Published)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
+    open_waits: OpenWaits = attrs.field(factory=OpenWaits)
+    """The waits of handlers that are not over, by key."""
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
     plan_id: str | None = None  # the plan the run continues with
@@ -80,7 +84,6 @@ class History:
     """True when the current plan differs from the one the run was started with."""
     waits: tuple[Wait, ...] = ()
     """The external input that a suspended run waits for."""
-    waited_for: frozenset[str] = frozenset()  # the keys of the effects among them
     cancelling: bool = False
     """True when an attempt was interrupted because the run is being cancelled."""
     final_snapshot_id: str | None = None
@@ -100,9 +103,12 @@ class History:
     @property
     def unanswered(self) -> tuple[Wait, ...]:
         """The external input that a suspended run still waits for."""
-        return tuple(
-            wait for wait in self.waits if not isinstance(wait, EffectWait) or wait.key in self.uncertain
-        )
+        return suspension.unanswered(self.waits, self.uncertain, self.open_waits.by_key)
+
+    @property
+    def held(self) -> bool:
+        """True while a suspended run cannot continue."""
+        return suspension.held(self.waits, self.unanswered)
 
     def uncertain_of(self, state_id: str) -> list[EffectIntended]:
         """Return the effects of a state whose outcome is unknown, in the order they were intended."""
@@ -127,28 +133,12 @@ class History:
         if seq != due and self.in_seq:
             raise LogError(seq, f"it follows event {self.head_seq}", code=Code.LOG_SEQ_GAP)
         if self.status is not RunStatus.RUNNING or run_id != self.run_id:
-            self._check_place(entry)
-        self._folded[type(event)](self, entry, event)
-        if self.digested:
+            log_rules.check_place(entry, self.run_id, self.status)
+        timing = self._folded[type(event)](self, entry, event)
+        if self.digested and not timing:
             lane = getattr(event, "state_id", _RUN_LANE)
             self.lanes[lane] = blake3(self.lanes.get(lane, _EMPTY_LANE) + body).digest()
         self.head_seq = due
-
-    def _check_place(self, entry: Entry) -> None:
-        """Reject an event that is not allowed at this point of the log; a running run may have any event."""
-        event, seq = entry.event, entry.seq
-        if isinstance(event, RunStarted):
-            return  # which says by itself that it is the first
-        if self.started is None:
-            raise LogError(seq, f"a log begins with run_started, not {event.type}", code=Code.LOG_FIRST_EVENT)
-        if entry.run_id != self.run_id:
-            raise LogError(
-                seq, f"it belongs to run {entry.run_id!r}, not {self.run_id!r}", code=Code.LOG_WRONG_RUN
-            )
-        if self.final:
-            raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
-        if self.status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
-            raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
 
     def _start(self, entry: Entry, event: RunStarted) -> None:
         if self.started is not None:
@@ -162,7 +152,8 @@ class History:
         self.max_concurrency = most
         self._become(entry.seq, RunStatus.RUNNING)
 
-    def _enter(self, entry: Entry, event: StateEntered) -> None:
+    def _enter(self, entry: Entry, event: StateEntered) -> bool:
+        """Begin an attempt; return True for one that was suspended and goes on."""
         seq, state_id, base = entry.seq, event.state_id, event.base_snapshot_id
         if (self.open and len(self.open) >= (self.max_concurrency or 1)) or state_id in self.open:
             text = f"{state_id} begins while {self._open_one} is open"
@@ -176,10 +167,12 @@ class History:
             )
         elif state.status is StateStatus.FAILED and not state.failed.cut:
             raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
-        if event.attempt != state.attempts:
+        goes_on = state.status is StateStatus.SUSPENDED and not state.anew
+        number = state.attempts - goes_on
+        if event.attempt != number:
             raise LogError(
                 seq,
-                f"attempt {event.attempt} of {state_id} begins where {state.attempts} is due",
+                f"attempt {event.attempt} of {state_id} begins where {number} is due",
                 code=Code.LOG_ATTEMPT_NUMBER,
             )
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
@@ -192,9 +185,10 @@ class History:
             state.status = StateStatus.OPEN
             state.failed = attrs.evolve(state.failed, retry_delay_ms=None, retry_ts_millis=None)
             self.stopped.pop(state_id, None)
-        state.attempts += 1
+        state.attempts = number + 1
         state.base_snapshot_id = base
         self.open[state_id] = OpenAttempt(state_id, event.attempt, base, seq)
+        return goes_on
 
     def _close(self, seq: int, kind: str, state_id: str) -> OpenAttempt:
         opened = self.open.pop(state_id, None)
@@ -213,14 +207,24 @@ class History:
         if self.max_concurrency is None:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
+        if self.open_waits.by_key:
+            self.open_waits.close(event.state_id)
 
-    def _fail(self, entry: Entry, event: StateFailed) -> None:
+    def _fail(self, entry: Entry, event: StateFailed) -> bool:
+        """Close an attempt; return True for one that is suspended, which has neither failed nor ended."""
         opened = self._close(entry.seq, event.type, event.state_id)
         state = self.states[event.state_id]
+        if event.suspended:
+            self.open_waits.check_suspended(entry.seq, event.state_id, opened.attempt)
+            state.status, state.answered, state.anew = StateStatus.SUSPENDED, False, False
+            state.failed = state.failed.and_suspended(event, opened)
+            self.stopped[event.state_id] = None
+            return True
         state.status, state.read = StateStatus.FAILED, entry.info.get("read")
         state.failed = state.failed.and_one(entry, event, opened)
         self.stopped[event.state_id] = None
         self.cancelling = self.cancelling or event.error.code == Code.RUN_CANCELLED
+        return False
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
         seq = entry.seq
@@ -232,22 +236,15 @@ class History:
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
-        state = self.states.get(event.state_id)
-        if state is None or state.status is not StateStatus.FAILED or event.attempt != state.attempts:
-            raise LogError(
-                entry.seq,
-                f"a retry of {event.state_id} as attempt {event.attempt}, which did not just fail before it",
-                code=Code.LOG_RETRY,
-            )
-        if not 0 <= event.delay_ms <= LONGEST_SECONDS * 1000:
-            text = f"a retry of {event.state_id} after {event.delay_ms} ms: not from now to one year"
-            raise LogError(entry.seq, text, code=Code.LOG_RETRY)
+        state = log_rules.state_to_retry(self.states.get(event.state_id), entry.seq, event)
         state.status = StateStatus.WAITING
         state.failed = attrs.evolve(
             state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
         )
 
-    def _within(self, entry: Entry, event: FactRecorded | EffectIntended | DomainEventRecorded) -> None:
+    def _within(
+        self, entry: Entry, event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
+    ) -> None:
         attempt = self.open.get(event.state_id)
         if attempt is None or attempt.attempt != event.attempt:
             raise LogError(
@@ -258,8 +255,14 @@ class History:
 
     def _fact(self, entry: Entry, event: FactRecorded) -> None:
         seq = entry.seq
-        if self.status is RunStatus.SUSPENDED:
-            self._answer(seq, event)
+        if event.key in self.open_waits.by_key:
+            if not isinstance(event.outcome, FactValue):
+                self._within(entry, event)  # only the handler itself gives up a wait
+            self.open_waits.end(entry, event)
+            state = self.states[event.state_id]
+            state.answered = state.answered or state.status is StateStatus.SUSPENDED
+        elif self.status is RunStatus.SUSPENDED:
+            suspension.check_outcome(self.waits, seq, event, self.uncertain.get(event.key))
         else:
             self._within(entry, event)
         before = self.facts.get(event.key)
@@ -276,6 +279,7 @@ class History:
         self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
         self.ignored.note(event, entry.info)
         self.transactions.note(event, entry.info)
+        self.published.note(event, entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -306,42 +310,36 @@ class History:
             state.failed = attrs.evolve(state.failed, failed_seq=None)
         self.sent.setdefault((event.state_id, event.namespace, event.idempotency_key), event.request_digest)
 
-    def _answer(self, seq: int, event: FactRecorded) -> None:
-        """Check an operator's answer about an effect: the run must be waiting for it."""
-        intent = self.uncertain.get(event.key)
-        fits = intent is not None and (intent.state_id, intent.attempt, intent.request_digest) == (
-            event.state_id,
-            event.attempt,
-            event.request_digest,
-        )
-        if not fits or event.key not in self.waited_for:
-            raise LogError(
-                seq, f"the run is suspended and does not wait for {event.key!r}", code=Code.LOG_SUSPENDED
-            )
+    def _wait(self, entry: Entry, event: WaitBegun) -> None:
+        self._within(entry, event)
+        if event.key in self.facts and self.facts[event.key].outcome.final:
+            text = f"the wait {event.key!r} is answered already"
+            raise LogError(entry.seq, text, code=Code.LOG_DUPLICATE_FACT)
+        self.open_waits.begin(entry, event)
 
-    def _suspend(self, entry: Entry, event: RunSuspended) -> None:
-        seq = entry.seq
-        self._no_open_attempt(seq, "is suspended")
-        self._become(seq, RunStatus.SUSPENDED)
+    def _suspend(self, entry: Entry, event: RunSuspended) -> bool:
+        """Suspend the run; return True when it is for a handler, whose answer may come earlier or later."""
+        self._no_open_attempt(entry.seq, "is suspended")
+        self._become(entry.seq, RunStatus.SUSPENDED)
         self.waits = event.waits
-        self.waited_for = frozenset(wait.key for wait in self.waits if isinstance(wait, EffectWait))
-        if not self.waits or not self.waited_for <= self.uncertain.keys():
-            raise LogError(seq, "the run waits for an effect whose outcome is known", code=Code.LOG_SUSPENDED)
+        suspension.check_waits(event.waits, entry.seq, self.uncertain, self.open_waits.by_key)
+        return suspension.of_handlers(self.waits)
 
-    def _resume(self, entry: Entry, event: RunResumed) -> None:
-        seq = entry.seq
-        said = SecretWait() if event.secrets_lost else PlanWait(event.plan_id or "")
-        if [wait for wait in self.unanswered if wait != said]:
-            text = "the run resumes before the external input that it waits for has arrived"
-            raise LogError(seq, text, code=Code.LOG_SUSPENDED)
-        self._become(seq, RunStatus.RUNNING)
-        self.waits = ()
+    def _resume(self, entry: Entry, event: RunResumed) -> bool:
+        """Resume the run; return True when an answer for a handler is the only reason."""
+        suspension.check_resumed(self.waits, entry.seq, event, self.unanswered)
+        self._become(entry.seq, RunStatus.RUNNING)
+        waits, self.waits = self.waits, ()
         if event.secrets_lost:
             self.sealed.lose()
         if event.plan_id is not None:
             self.plan_id, self.replanned = event.plan_id, True
             for state_id in self.stopped:  # another plan may place states after them
                 self.states[state_id].base_snapshot_id = None
+        if event.anew:
+            for state_id in self.stopped:
+                self.states[state_id].anew = self.states[state_id].status is StateStatus.SUSPENDED
+        return suspension.of_handlers(waits) and not event.anew
 
     def _become(self, seq: int, status: RunStatus) -> None:
         if not may_follow(self.status, status):
@@ -367,9 +365,10 @@ class History:
         if self.max_concurrency is None and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
+        self.open_waits.by_key.clear()
         self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error
 
-    _folded: ClassVar[dict[type[Event], Callable[[History, Entry, Any], None]]] = {
+    _folded: ClassVar[dict[type[Event], Callable[[History, Entry, Any], bool | None]]] = {
         RunStarted: _start,
         StateEntered: _enter,
         StateCompleted: _settle,
@@ -378,6 +377,7 @@ class History:
         RetryScheduled: _retry,
         FactRecorded: _fact,
         EffectIntended: _intend,
+        WaitBegun: _wait,
         DomainEventRecorded: _within,
         RunSuspended: _suspend,
         RunResumed: _resume,

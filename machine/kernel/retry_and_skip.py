@@ -6,7 +6,7 @@ from typing import Final
 
 from machine.config import RunConfig
 from machine.errors import Code, ErrorCategory, ErrorInfo
-from machine.events import STOPPED_CODES, EffectWait
+from machine.events import STOPPED_CODES
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus
@@ -14,6 +14,7 @@ from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.transactions import SQL
 from machine.plan import Graph
 from machine.state import OnUncertain
+from machine.waits import EffectWait
 
 SKIP_REASON: Final = "skip_tag:"
 """Reason of a skip by configuration, followed by the tag."""
@@ -51,15 +52,20 @@ def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorI
 
 
 def retry_decision(
-    plan: Graph, config: RunConfig, history: History, state_id: str
+    plan: Graph, config: RunConfig, history: History, state_id: str, *, woken: bool = False
 ) -> EnterState | ScheduleRetry | SuspendRun | None:
     """Return the decision that follows a failed attempt of a state, or None when the state has failed for good.
 
     A failure is retried if its error is `retryable` and the policy has attempts left. An attempt that was
     interrupted or left open by a crash is no failure: another follows at once. A state that asks for a person's
-    answer about an effect suspends the run instead.
+    answer about an effect suspends the run instead. A suspended attempt goes on as soon as one of its waits is
+    answered, or when it is `woken`, because its driver can itself do what it waits for.
     """
     state, failed = history.states[state_id], history.states[state_id].failed
+    if state.status is StateStatus.SUSPENDED:
+        if state.answered or state.anew or woken:
+            return EnterState(state_id, state.attempts - (not state.anew), history.checkpoint or "")
+        return SuspendRun(history.open_waits.of_state(state_id))
     meta, error, checkpoint = plan.states[state_id].meta, failed.error, history.checkpoint or ""
     policy = meta.retry or config.retry_policy
     waiting = state.status is StateStatus.WAITING

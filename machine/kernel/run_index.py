@@ -26,6 +26,7 @@ class RunRow(NamedTuple):
     """One run's row in the index. `created_ms` and `updated_ms` are milliseconds since the epoch.
 
     `invocation_key` is the value of that name in the first event's info: no two runs of a store share one.
+    `wake_ms` is the earliest time at which a wait of a suspended run ends by itself, None when none does.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class RunRow(NamedTuple):
     updated_ms: int
     head_seq: int
     invocation_key: str | None = None
+    wake_ms: int | None = None
 
 
 def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> RunRow:
@@ -44,10 +46,11 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
     """
     if row is None:
         op_id, status, created_ms, updated_ms, head_seq = "", "pending", 0, 0, 0
-        invocation_key = None
+        invocation_key = wake_ms = None
     else:
         op_id, status, head_seq = row.op_id, row.status, row.head_seq
-        created_ms, updated_ms, invocation_key = row.created_ms, row.updated_ms, row.invocation_key
+        created_ms, updated_ms = row.created_ms, row.updated_ms
+        invocation_key, wake_ms = row.invocation_key, row.wake_ms
     for stored in events:
         head_seq, data = stored[0], stored[1]
         if not _may_be_run_level(data):
@@ -55,19 +58,24 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
         event, ts, key = _event(data)
         match event.get("type"):
             case "run_started":
-                op_id, status = _text(event.get("op_id"), ""), "running"
+                op_id, status, wake_ms = _text(event.get("op_id"), ""), "running", None
                 created_ms = updated_ms = ts
                 if head_seq == 1:
                     invocation_key = key
             case "run_suspended":
-                status, updated_ms = "suspended", ts
+                status, updated_ms, wake_ms = "suspended", ts, _wake_ms(event.get("waits"))
             case "run_resumed":
-                status, updated_ms = "running", ts
+                status, updated_ms, wake_ms = "running", ts, None
             case "run_completed":
-                status, updated_ms = _text(event.get("status"), status), ts
+                status, updated_ms, wake_ms = _text(event.get("status"), status), ts, None
             case _:
                 pass
-    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key)
+    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms)
+
+
+def ends_with_answer(row: RunRow, events: Collection[StoredForm]) -> bool:
+    """Say whether the last of `events`, after which a run has this row, came while the run was suspended."""
+    return row.status == "suspended" and moves_head_only(list(events)[-1:])
 
 
 def moves_head_only(events: Collection[StoredForm]) -> bool:
@@ -76,6 +84,12 @@ def moves_head_only(events: Collection[StoredForm]) -> bool:
         if _may_be_run_level(stored[1]):
             return False
     return bool(events)
+
+
+def _wake_ms(waits: object) -> int | None:
+    """Return the earliest end of the time limits and timers that a run waits for."""
+    ends = [wait.get("due_ms") for wait in waits if isinstance(wait, dict)] if isinstance(waits, list) else []
+    return min((end for end in ends if type(end) is int and 0 <= end <= _MAX_MS), default=None)
 
 
 def _text(value: object, otherwise: str) -> str:

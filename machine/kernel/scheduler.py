@@ -7,12 +7,12 @@ order than the recorded one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 import attrs
 
 from machine.config import FanOutJoin, OnFailure, RunConfig
 from machine.errors import ErrorInfo
-from machine.events import Wait
 from machine.kernel.decisions import (
     AwaitAttempts,
     CompleteRun,
@@ -26,6 +26,7 @@ from machine.kernel.history import History
 from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
+from machine.waits import Wait
 
 
 @attrs.define
@@ -51,8 +52,16 @@ class Schedule:
         fresh = self.prefer not in history.states and self.frontier.may_begin(self.prefer)
         return self.prefer if fresh or self.prefer in history.stopped else None
 
-    def next(self, plan: Graph, config: RunConfig, history: History, *, limited: bool = True) -> Decision:
-        """Return the next decision; `limited` has the meaning it has in `decide`."""
+    def next(
+        self,
+        plan: Graph,
+        config: RunConfig,
+        history: History,
+        *,
+        limited: bool = True,
+        woken: AbstractSet[str] = frozenset(),
+    ) -> Decision:
+        """Return the next decision; `limited` and `woken` have the meaning they have in `decide`."""
         preferred = self.preferred(history)
         for state_id in self.frontier.take_ready():
             if state_id not in history.states and skip_decision(plan, config, history, state_id) is None:
@@ -68,7 +77,7 @@ class Schedule:
             if limited and (error := recovery_error(config, history, state_id)) is not None:
                 spent[state_id] = error
                 continue
-            decision = retry_decision(plan, config, history, state_id)
+            decision = retry_decision(plan, config, history, state_id, woken=state_id in woken)
             if decision is None:
                 lost = lost or state_id
             elif isinstance(decision, SuspendRun):

@@ -25,6 +25,7 @@ class StateStatus(StrEnum):
     """The status of a state according to the log."""
 
     OPEN = "open"
+    SUSPENDED = "suspended"
     WAITING = "waiting"
     FAILED = "failed"
     COMPLETED = "completed"
@@ -91,6 +92,11 @@ class FailedAttempts:
             changes["fresh_from"] = attempt.attempt + 1
         return attrs.evolve(self, **changes)
 
+    def and_suspended(self, event: StateFailed, attempt: OpenAttempt) -> FailedAttempts:
+        """Return these attempts after one was put away: it has not failed, and will go on."""
+        began_seq = self.began_seq or attempt.seq
+        return attrs.evolve(self, error=event.error, cut=True, began_seq=began_seq)
+
 
 _NONE_FAILED: Final = FailedAttempts()
 
@@ -113,6 +119,10 @@ class StateHistory:
     read: str | None = None
     """The recorded keys, as a JSON array."""
     not_taken: tuple[str, ...] = ()
+    answered: bool = False
+    """True when a wait of its suspended attempt has been answered since."""
+    anew: bool = False
+    """True when its suspended attempt does not go on, and another one begins."""
 
     def leads_to(self, state_id: str) -> bool:
         """Say whether the edge to a successor is live."""

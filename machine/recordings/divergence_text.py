@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+from machine import canonical
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
 from machine.recordings.json_diff import Change
 
@@ -225,3 +226,16 @@ def printable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+MOST_DETAILS: Final = 16 * 1024
+"""The largest divergence, in bytes, that an error holds whole; of a larger one it has the text."""
+
+
+def details_of(divergence: Divergence) -> dict[str, Any]:
+    """Return the details of an error that a divergence led to."""
+    details: dict[str, Any] = {"text": lines(divergence)}
+    whole = divergence.to_json()
+    if len(canonical.encode(whole)) <= MOST_DETAILS:
+        details["divergence"] = whole
+    return details

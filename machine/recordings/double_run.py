@@ -13,17 +13,20 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import attrs
 
-from machine import canonical, codec
+from machine import codec
 from machine.engine.driver_protocols import FirstRun
 from machine.engine.reporter import Reporter
 from machine.errors import Code, ErrorInfo
 from machine.events import Entry, Event, StateCompleted, StateEntered, StateFailed
 from machine.exception_to_error_info import refused
-from machine.io.attempt_scope import Payloads
+from machine.exception_to_error_info import suspended as suspended_error
+from machine.io.attempt_scope import Log, Payloads
 from machine.kernel.decisions import EnterState
+from machine.kernel.linearize import parts_of_attempt
 from machine.recordings.divergence import Cause, Diverged, Divergence, DivergenceKind
 from machine.recordings.divergence_cause import UNDECLARED
-from machine.recordings.divergence_text import lines
+from machine.recordings.divergence_text import details_of
+from machine.recordings.going_on import EarlierPart, changed, replay_up_to
 from machine.recordings.replay import provider_of
 from machine.recordings.replay_log import ReplayLog
 from machine.recordings.replay_recorder import recorder_of
@@ -31,9 +34,6 @@ from machine.watch.watch import Undeclared
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_MOST_DETAILS: Final = 16 * 1024
-"""The largest divergence, in bytes, that an error holds whole; of a larger one it has the text."""
 
 _CAUSE: Final = (
     "the same code, run twice on the same facts: it keeps something from one run to the next (a global, a cache, "
@@ -51,11 +51,20 @@ class SecondRun:
         self._live: FirstRun | None = None
         self._pending = Payloads()
         self._inside = False
+        self._suspended = {
+            entry.event.state_id
+            for entry in self._entries
+            if isinstance(entry.event, StateFailed) and entry.event.suspended
+        }
+        """The states of which an attempt was suspended."""
 
     def note(self, entry: Entry) -> None:
         """Add an entry of the live run; an entry outside attempts is accepted unchanged."""
         if isinstance(entry.event, StateEntered):
             self._inside = True
+        elif isinstance(entry.event, StateFailed) and entry.event.suspended:
+            self._suspended.add(entry.event.state_id)
+            self._inside = False
         elif isinstance(entry.event, StateCompleted | StateFailed):
             self._inside = False
         if entry.seq <= self._log.history.head_seq:
@@ -64,30 +73,70 @@ class SecondRun:
         if not self._inside:
             self._log.pass_over()
 
+    @staticmethod
+    def earlier(entries: Iterable[Entry], state_id: str, attempt: int, live: Log) -> EarlierPart:
+        """Return the recorded part of a suspended attempt, given the entries of its run and its log."""
+        return EarlierPart(entries, state_id, attempt, live)
+
     async def differs(
         self, run: FirstRun, decision: EnterState, ending: Event, payloads: Payloads
     ) -> ErrorInfo | None:
         """Run an attempt again that is about to end with `ending`; return the divergence, or None."""
         self._live, self._pending = run, payloads
+        if isinstance(ending, StateFailed) and ending.suspended:
+            return None  # it is compared as a whole once it has ended
         head = self._entries[-1]
         now = time.time_ns() // 1_000_000  # informational: how long a handler may wait
-        self._entries.append(Entry(head.seq + 1, ending, codec.encode_event(ending), head.run_id, now, {}))
-        # share the live run's known secrets, so that none appears in the description of a difference
-        again = run.again(
-            log=self._log,
-            provider=provider_of(self._log),
-            recorder=recorder_of(self._log, {}),
-            reporter=SilentReporter(),
-            refuse=self._log,
-        )
+        entry = Entry(head.seq + 1, ending, codec.encode_event(ending), head.run_id, now, {})
+        state_id, attempt, _, _, _ = decision
+        parts = parts_of_attempt(self._entries, state_id, attempt) if state_id in self._suspended else None
+        if parts is not None and parts.seen:
+            log = replay_up_to(parts, entry, self._load, whole=True)
+            difference = await self._again(run, log, decision)
+            self._log.pass_over()
+            return difference
+        self._entries.append(entry)
         try:
-            await again.enter(decision)
-        except Diverged as exc:
-            return _difference(decision.state_id, exc.divergence)
+            return await self._again(run, self._log, decision)
         finally:
             if self._log.history.head_seq <= head.seq:  # it did not reach that end, or was stopped before
                 self._entries.pop()
+
+    async def unchanged(self, run: FirstRun, suspended: Iterable[EnterState]) -> ErrorInfo | None:
+        """Run suspended attempts again up to where they were suspended; return the first difference, or None."""
+        self._live = run
+        for decision in suspended:
+            parts = parts_of_attempt(self._entries, decision.state_id, decision.attempt)
+            event, last = (
+                StateFailed(decision.state_id, suspended_error(decision.state_id)),
+                self._entries[-1],
+            )
+            ending = last._replace(seq=last.seq + 1, event=event, body=codec.encode_event(event))
+            log = replay_up_to(parts, ending, self._load, whole=False)
+            try:
+                await self._replayed(run, log, decision)
+            except Diverged as exc:
+                return changed(decision.state_id, exc.divergence)
         return None
+
+    async def _again(self, run: FirstRun, log: ReplayLog, decision: EnterState) -> ErrorInfo | None:
+        try:
+            await self._replayed(run, log, decision)
+        except Diverged as exc:
+            return _difference(decision.state_id, exc.divergence)
+        return None
+
+    @staticmethod
+    async def _replayed(run: FirstRun, log: ReplayLog, decision: EnterState) -> None:
+        # share the live run's known secrets, so that none appears in the description of a difference
+        again = run.again(
+            log=log,
+            provider=provider_of(log),
+            recorder=recorder_of(log, {}),
+            reporter=SilentReporter(),
+            refuse=log,
+        )
+        await again.enter(decision)
 
     def _load(self, artifact_id: str) -> bytes:
         pending = self._pending.items.get(artifact_id)
@@ -121,12 +170,8 @@ class SilentReporter(Reporter):
 def _difference(state_id: str, divergence: Divergence) -> ErrorInfo:
     cause = UNDECLARED if divergence.kind is DivergenceKind.UNDECLARED_IO else _CAUSE
     divergence = attrs.evolve(divergence, cause=Cause.NOTHING_CHANGED, cause_text=cause)
-    details: dict[str, Any] = {"text": lines(divergence)}
-    whole = divergence.to_json()
-    if len(canonical.encode(whole)) <= _MOST_DETAILS:
-        details["divergence"] = whole
     error = refused(
         f"{state_id} did something else when it was run again on its own facts: {divergence.summary}",
         Code.NOT_DETERMINISTIC,
     )
-    return attrs.evolve(error, details=details)
+    return attrs.evolve(error, details=details_of(divergence))

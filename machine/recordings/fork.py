@@ -26,7 +26,9 @@ from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, lease_ms_of
-from machine.engine.start_and_resume import RunResult, Watched, check_store, drive, refuse_used
+from machine.engine.run_result import RunResult
+from machine.engine.start_and_resume import Watched, drive
+from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code, UsageError
 from machine.events import (
@@ -35,6 +37,7 @@ from machine.events import (
     Entry,
     FactRecorded,
     RunCompleted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
@@ -43,8 +46,9 @@ from machine.ids import RunId
 from machine.io.attempt_scope import Payloads
 from machine.io.transport import Transports
 from machine.kernel.history import History, fold
-from machine.kernel.linearize import one_after_another
+from machine.kernel.linearize import one_after_another, without_suspensions
 from machine.kernel.run_status import RunStatus
+from machine.kernel.suspension import of_handlers
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
 from machine.recordings.run_contents import Walked, led_to, seals_beside, sound_parts
@@ -219,6 +223,11 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
     # the end of the run is not shared: the fork reaches its own end
     shared = [entry for entry in entries[:at] if not isinstance(entry.event, RunCompleted)]
     history = fold(shared)
+    if history.status is RunStatus.SUSPENDED and of_handlers(history.waits):
+        # the waits themselves are shared; the fork suspends itself where it has to
+        last = max(index for index, entry in enumerate(shared) if isinstance(entry.event, RunSuspended))
+        del shared[last]
+        history = fold(shared, History(in_seq=False))
     if history.status is RunStatus.SUSPENDED:
         so_far, before = History(), 1
         for entry in shared:
@@ -242,6 +251,7 @@ def _parted(
     """
     if not replaced:
         return shared, None
+    shared = without_suspensions(shared)
     if fold(shared[:1]).max_concurrency is not None:
         shared = one_after_another(shared)
     states = {getattr(entry.event, "state_id", None) for entry in replaced.values()}

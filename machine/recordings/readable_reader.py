@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, NoReturn
 
 from machine import canonical, codec
+from machine.envelope import chain_next, seal
 from machine.errors import BundleError, Code, LogError, MachineError
-from machine.events import ArtifactKind, Entry, chain_next, seal
+from machine.events import ArtifactKind, Entry
 from machine.ids import RunId
 from machine.recordings.artifact_spool import ArtifactSpool
 from machine.recordings.bundle_line_reader import CONFLICT, way_out

@@ -6,18 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from machine.events import (
+    CODE_CHANGE,
     Entry,
     Event,
-    PlanWait,
+    FactRecorded,
     RunCompleted,
     RunResumed,
     RunStarted,
     RunSuspended,
-    SecretWait,
+    StateEntered,
 )
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
+from machine.waits import (
+    PlanWait,
+    SecretWait,
+)
 
 
 class Asked(NamedTuple):
@@ -40,6 +45,24 @@ def asked(event: Event | None) -> Asked:
             return Asked(cancel=status == RunStatus.CANCELLED)
         case _:
             return Asked()
+
+
+def of_operators(event: Event | None, following: Event | None) -> int:
+    """Return how many of two events between attempts are an operator's: an answer, or the leave of changed code."""
+    if isinstance(event, FactRecorded):
+        return 1
+    suspends = isinstance(event, RunSuspended)
+    resumed = following if suspends else event
+    return 1 + suspends if isinstance(resumed, RunResumed) and resumed.by == CODE_CHANGE else 0
+
+
+def begins_anew(entries: Iterable[Entry], state_id: str) -> bool:
+    """Say whether a suspended attempt of a state was given up after all, perhaps because its code had changed."""
+    return any(
+        (isinstance(event, StateEntered) and event.state_id == state_id)
+        or (isinstance(event, RunResumed) and event.anew)
+        for event in (entry.event for entry in entries)
+    )
 
 
 def plan_ids(recorded: Iterable[Entry]) -> list[str]:

@@ -15,7 +15,7 @@ import attrs
 
 from machine import canonical
 from machine.errors import ErrorInfo, MachineError
-from machine.events import Event, FactRecorded, StateFailed
+from machine.events import Event, FactRecorded, StateFailed, WaitBegun
 from machine.secrets import placeholder
 from machine.secrets.format_1.placeholder import has_placeholder, macs, stripped, with_macs
 
@@ -48,7 +48,7 @@ class RecordedRequests:
         """Add an event of the attempt that is about to be replayed, in recorded order."""
         if isinstance(event, StateFailed):
             self._failed = event.error
-        elif not isinstance(event, FactRecorded):
+        elif not isinstance(event, FactRecorded | WaitBegun):
             self._failed = None
         else:
             self._add(event)
@@ -73,7 +73,7 @@ class RecordedRequests:
             return _fits(recorded, now)
         return has_placeholder(recorded) and _shape(recorded).fullmatch(now) is not None
 
-    def _add(self, fact: FactRecorded) -> None:
+    def _add(self, fact: FactRecorded | WaitBegun) -> None:
         known = self._digests.setdefault(fact.namespace, set())
         if fact.request_digest not in known:
             known.add(fact.request_digest)

@@ -7,7 +7,7 @@ calls end in the recorded order, made by `io/outcome_turns.py` in the live run. 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn
 
 import anyio
@@ -24,23 +24,23 @@ from machine.events import (
     Event,
     FactRecorded,
     RunCompleted,
+    RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
 )
 from machine.exception_causes import raised_text
 from machine.io.attempt_scope import AttemptScope, Payloads, Timers, stored_seal
-from machine.io.call_identity import Call
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.reuse import comparable
-from machine.kernel.run_status import RunStatus
-from machine.kernel.sealed_facts import REQUEST_MAC, reused
+from machine.kernel.linearize import put_away_ms
 from machine.plan import Graph
 from machine.recordings.divergence import Diverged, Divergence, RecordingEnds
+from machine.recordings.divergent_calls import DivergentCalls
 from machine.recordings.early_events import Turns
 from machine.recordings.make_divergence import Differences
-from machine.recordings.recorded_commands import asked
+from machine.recordings.recorded_attempt import RecordedAttempt
+from machine.recordings.recorded_commands import asked, begins_anew, of_operators
 from machine.recordings.redacted_request_matching import RecordedRequests
 from machine.recordings.run_contents import Walked, sound_parts
 from machine.state import PlanState
@@ -56,7 +56,7 @@ _NOT_AGAIN: Final = frozenset({str(Code.NOT_DETERMINISTIC), str(Code.TASK_LEFT_B
 """Error codes of failures that one run of a handler cannot find: they need two, or were a matter of time."""
 
 
-class ReplayLog:
+class ReplayLog(DivergentCalls):
     """The recording of a run, and the position of a replay in it."""
 
     def __init__(
@@ -71,9 +71,10 @@ class ReplayLog:
         started = recorded[0].event if recorded else None
         self.timers: Timers | None = None
         self.stalls: StandingStill | None = None
+        self.floor_ms = 0
         self.learn: Callable[..., object] | None = None
         """Callback for every seal of a fact, as the replay reaches it."""
-        self.history = History(in_seq=getattr(started, "max_concurrency", None) is None)
+        self.history = History(in_seq=getattr(started, "max_concurrency", None) is None and _in_seq(recorded))
         self.divergence: Divergence | None = None
         self._recorded = recorded
         self._load = load
@@ -83,11 +84,8 @@ class ReplayLog:
         self._walked: Walked = {}
         self._known: set[tuple[str, str]] = set()
         self._at = self._begin = self._end = 0
-        self._facts: dict[str, list[FactRecorded]] = {}
-        self._intents: dict[str, EffectIntended] = {}
-        self._reused: Mapping[str, str] = {}
         self.requests = RecordedRequests(load)
-        self._left: dict[bytes, int] = {}
+        self._attempt = RecordedAttempt(self.requests)
         self._turns = Turns()
         self._scope: AttemptScope | None = None
         self._ended = False
@@ -98,8 +96,9 @@ class ReplayLog:
 
     def outside(self, graph: Graph) -> Outside:
         """Accept the recorded operator's events and commands at this position."""
-        while self.history.status is RunStatus.SUSPENDED and isinstance(self._next(), FactRecorded):
-            self._take_to(self._at + 1)
+        # no attempt is open: it is the answer of an operator, or to what a suspended attempt waits for
+        while taken := of_operators(self._next(), self._next(1)):
+            self._take_to(self._at + taken)
         event = self._next()
         if type(event) is StateEntered:  # the most common, before which nothing was asked
             return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
@@ -112,8 +111,9 @@ class ReplayLog:
         prefer = getattr(event, "state_id", None)
         return Outside(graph, said.cancel, prefer, failed, limited, said.secrets_lost)
 
-    def _next(self) -> Event | None:
-        return self._recorded[self._at].event if self._at < len(self._recorded) else None
+    def _next(self, after: int = 0) -> Event | None:
+        at = self._at + after
+        return self._recorded[at].event if at < len(self._recorded) else None
 
     def carry(self, decision: EnterState) -> bool:
         """Accept the next recorded attempt if it was interrupted or is still open.
@@ -122,7 +122,7 @@ class ReplayLog:
         inputs like any others.
         """
         self._begin = self._end = min(self._at, len(self._recorded) - 1)
-        self._facts, self._intents, self._left, self._reused = {}, {}, {}, {}
+        self._attempt = recorded = RecordedAttempt(self.requests)
         if self._at >= len(self._recorded):
             return False
         first = self._recorded[self._at].event
@@ -133,22 +133,21 @@ class ReplayLog:
             entry = self._recorded[index]
             event = entry.event
             self._end = index
-            self._left[entry.body] = self._left.get(entry.body, 0) + 1
-            self.requests.note(event)
+            recorded.expect(entry)
             if isinstance(event, StateCompleted):
-                self._reused = reused(entry)
                 return False
-            if isinstance(event, FactRecorded):
-                self._facts.setdefault(event.key, []).append(event)
-            elif isinstance(event, EffectIntended):
-                self._intents[event.key] = event
-            elif isinstance(event, StateFailed):
-                self._reused = reused(entry)
+            if isinstance(event, StateFailed):
+                if event.suspended and not begins_anew(self._recorded[index + 1 :], event.state_id):
+                    return False
                 if settled := event.cut or event.error.code in _NOT_AGAIN:
                     self._take_to(index + 1)
                 return settled
         self._take_to(len(self._recorded))
         return True
+
+    def begin_at(self, position: int) -> None:
+        """Accept what comes before a position of the recording without comparing it."""
+        self._consume_to(position)
 
     def pass_over(self) -> None:
         """Accept the rest of the recording without comparing it."""
@@ -217,7 +216,7 @@ class ReplayLog:
 
     def fact(self, key: str) -> FactRecorded | None:
         """Return the fact that the open attempt recorded under a key, or None."""
-        return next(iter(self._facts.get(key, ())), None)
+        return next(iter(self._attempt.facts.get(key, ())), None)
 
     def takes(self, fact: FactRecorded) -> bool:
         """Accept a recorded fact and return True if it is the next event and its call was not given up."""
@@ -233,35 +232,47 @@ class ReplayLog:
         body = codec.encode_event(fact)
         if self._early is None:
             self._consume_to(self._turns.let_through_to(body, self._recorded, self._at, self._end))
-            if self._left.get(body) and self._recorded[self._at].body != body:
+            if self._attempt.left.get(body) and self._recorded[self._at].body != body:
                 self._stuck(fact)
+
+    def begins(self, key: str) -> bool:
+        """Say whether the open attempt recorded the beginning of a wait under a key."""
+        return key in self._attempt.begins
+
+    @property
+    def suspends(self) -> bool:
+        """True where the recorded attempt was put away."""
+        event = self._next()
+        return isinstance(event, StateFailed) and event.suspended
+
+    def now_ms(self) -> int:
+        """Return 0: a replay reads no clock."""
+        return 0
+
+    def deliver(self) -> int:
+        """Return 0: a replay has no inbox."""
+        return 0
+
+    async def suspend(self, event: RunSuspended) -> bool:
+        """Compare a suspension of the run with the recording."""
+        await self.emit([event])
+        return True
 
     def intended(self, key: str) -> EffectIntended | None:
         """Return the effect intent that the open attempt recorded under a key, or None."""
-        return self._intents.get(key)
+        return self._attempt.intents.get(key)
 
     def reused(self, key: str) -> str | None:
         """Return the key of the earlier fact that answered a call, if the recording has one."""
-        return self._reused.get(key)
+        return self._attempt.reused.get(key)
 
     def has(self, event: Event) -> bool:
         """Return whether the open attempt recorded an event that is still to come."""
-        body = codec.encode_event(event)
-        return bool(self._left.get(body)) or any(
-            count and self.requests.same(recorded, body) for recorded, count in self._left.items()
-        )
+        return self._attempt.has(codec.encode_event(event))
 
     def failed_as(self, exc: MachineError) -> MachineError | None:
         """Return an error as recorded, if the open attempt failed with it."""
         return self.requests.failed_as(exc)
-
-    def unrecorded(self, call: Call, unused: Collection[str]) -> NoReturn:
-        """Raise: the handler made a call that was never recorded."""
-        if self._early is not None:
-            self._missing()
-        before, left = self._recorded[: self._begin], self._recorded[self._at : self._end]
-        left = [*(entry for entry in before if getattr(entry.event, "key", "") in unused), *left]
-        self._diverge(self._differences.unrecorded(call, left, self._seq()))
 
     def refused(self, scope: AttemptScope, what: Undeclared) -> Diverged:
         """Record that a handler tried external I/O without `io`, and return the exception to raise there.
@@ -273,27 +284,14 @@ class ReplayLog:
             self.divergence = attrs.evolve(found, state_id=scope.state.id, attempt=scope.attempt)
         return Diverged(self.divergence)
 
-    def not_given_up(self, fact: FactRecorded) -> NoReturn:
-        """Raise: the handler waits for a call that it cancelled in the recording."""
-        entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
-        self._diverge(self._differences.not_given_up(entry, fact))
-
-    def secret_needed(self, fact: FactRecorded, source: str) -> NoReturn:
-        """Raise: a response needs the true value of a secret, which this replay does not have."""
-        entry = next(entry for entry in reversed(self._recorded[: self._at]) if entry.event == fact)
-        self._diverge(self._differences.secret_needed(entry, fact, source))
-
-    def compare_sealed(self, fact: FactRecorded, mac: str) -> None:
-        """Raise if the keyed hash of a fact's request differs from the recorded one."""
-        entry = next(entry for entry in self._recorded[self._at : self._end] if entry.event == fact)
-        recorded = entry.info.get(REQUEST_MAC)
-        if isinstance(recorded, str) and comparable(recorded, mac) and recorded != mac:
-            self._diverge(self._differences.sealed(entry, fact, recorded, mac))
-
     @property
     def stall_seconds(self) -> float:
         """Return for how many seconds a handler that races tasks may make no progress."""
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
+        if (
+            self._attempt.begins
+        ):  # how long it waited for external input says nothing, nor how long it took to go on
+            span -= put_away_ms(self._recorded[self._begin : self._end + 1])
         return STALL_SECONDS + max(span, 0) / 1000
 
     async def _match(self, event: Event, body: bytes) -> None:
@@ -308,7 +306,7 @@ class ReplayLog:
             if same:
                 self._consume_to(self._at + 1)
                 return
-            if not inside or not self._left.get(body):
+            if not inside or not self._attempt.left.get(body):
                 self._diverge(self._differences.between(entry, event))
             scope = self._scope
             if not self._turns and scope and scope.barrier.alone and not scope.state.blocking:
@@ -331,13 +329,8 @@ class ReplayLog:
             self._diverge(self._differences.reordered(entry, self._early))
         if isinstance(event, StateCompleted | StateFailed):
             self._missing(event)
-        if not self._left.get(body):
+        if not self._attempt.left.get(body):
             self._missing()
-
-    def _missing(self, event: Event | None = None) -> NoReturn:
-        ended = event and f"the handler ended ({event.type}) without making a recorded call"
-        summary = ended or "a recorded call is not made"
-        self._diverge(self._differences.missing(self._recorded[self._at], summary, event))
 
     async def _turn(self, event: Event, body: bytes) -> None:
         """Wait until the recording reaches `body`; after `stall_seconds` without progress, `event` is stuck."""
@@ -362,25 +355,18 @@ class ReplayLog:
         self._consume_to(end)
 
     def _consume_to(self, end: int) -> None:
-        left = self._left
+        attempt = self._attempt
         for at in range(self._at, end):
             entry = self._recorded[at]
             self.history.advance(entry)
             self._on_entry(entry)
-            if entry.body in left:
-                left[entry.body] -= 1
-            if isinstance(entry.event, FactRecorded):
-                self._learned(entry.event)
+            attempt.passed(entry)
+            if self.learn is not None and isinstance(entry.event, FactRecorded):
+                for seal_id, of_request in self.history.sealed.seals_of(entry.event.key):
+                    self.learn(stored_seal(self._load, seal_id), entry.event, asked=of_request)
         self._at = end
         if self._turns and end < len(self._recorded):
             self._turns.come(self._recorded[end].body)
-
-    def _learned(self, fact: FactRecorded) -> None:
-        if left := self._facts.get(fact.key):
-            left.pop(0)
-        if (learn := self.learn) is not None:
-            for seal_id, of_request in self.history.sealed.seals_of(fact.key):
-                learn(stored_seal(self._load, seal_id), fact, asked=of_request)
 
     def _diverge(self, divergence: Divergence) -> NoReturn:
         for attempt in self.history.open.values():
@@ -389,9 +375,18 @@ class ReplayLog:
             divergence = attrs.evolve(divergence, raised=raised)
         self.divergence = divergence
         self._turns.wake()  # so that waiters learn that their turn never comes
-        if self._scope is not None and self._scope.limit is not None:
-            self._scope.limit.cancel()  # a handler may catch what is raised here, and continue
+        self._end_attempt()
         raise Diverged(divergence)
+
+    def _end_attempt(self) -> None:
+        """Interrupt the handler, which may catch the exception of the divergence and continue."""
+        if self._scope is not None and self._scope.limit is not None:
+            self._scope.limit.cancel()
 
     def _seq(self) -> int:
         return self._recorded[min(self._at, len(self._recorded) - 1)].seq
+
+
+def _in_seq(entries: Sequence[Entry]) -> bool:
+    """Say whether entries lack none, as those of a run in which no handler waited."""
+    return not entries or entries[-1].seq - entries[0].seq == len(entries) - 1

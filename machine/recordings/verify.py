@@ -15,8 +15,9 @@ from machine import codec
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.fork_prefix import shared_past_id
 from machine.engine.log_check import LogCheck, check_content
+from machine.envelope import chain_next
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
-from machine.events import ArtifactKind, Entry, chain_next
+from machine.events import ArtifactKind, Entry
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.value_chunks import chunk_ids
 from machine.recordings import run_contents

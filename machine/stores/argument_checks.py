@@ -5,8 +5,8 @@ Nothing here reads stored data, and nothing here is durable: these are rules abo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, NamedTuple
 
 from machine import canonical
 from machine.errors import (
@@ -22,7 +22,7 @@ from machine.events import Artifact, ArtifactKind
 from machine.ids import ArtifactId, RunId
 from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
-from machine.stores.base import MAX_ARTIFACT_BYTES, StoredEvent
+from machine.stores.base import MAX_ARTIFACT_BYTES, Message, StoredEvent
 from machine.stores.lease import HeldLease, Lease, lease_is_held
 
 MAX_SEQ: Final = 2**63 - 1
@@ -37,22 +37,39 @@ _MAX_WRAPPED: Final = 4096
 _RUN_ID_CHARACTERS: Final = frozenset("0123456789abcdef-")
 
 
+class Terms(NamedTuple):
+    """The conditions of an append, as in `Store.append`."""
+
+    lease: Lease | None = None
+    inbox_seen: int | None = None
+    takes: Collection[int] = ()
+    awaits: Collection[tuple[str, str]] = ()
+    messages: Sequence[Message] = ()
+
+    @property
+    def usual(self) -> bool:
+        """True when there is no condition but the lease."""
+        return self.inbox_seen is None and not self.takes and not self.awaits and not self.messages
+
+
 def check_append(
     run_id: str,
     expected_seq: int,
     events: Sequence[StoredEvent],
     artifacts: Sequence[Artifact],
-    lease: Lease | None = None,
+    terms: Terms,
 ) -> list[tuple[bytes, str, bytes]]:
     """Refuse an append that no store could accept, and return the artifacts: the bytes of each id, kind, data.
 
     Raises `IdError` (run id, artifact id), `UsageError` (seqs, types) or `OtherStoreError` (`artifact_too_large`).
     """
     RunId(run_id)
-    if lease is not None and lease.run_id != run_id:
-        raise UsageError(f"the lease is on run {lease.run_id}, not on {run_id}")
+    if terms.lease is not None and terms.lease.run_id != run_id:
+        raise UsageError(f"the lease is on run {terms.lease.run_id}, not on {run_id}")
     if not _is_whole(expected_seq, 0, MAX_SEQ - len(events)):
         raise UsageError(f"expected_seq is {expected_seq!r}, not the seq of a log's last event")
+    if not terms.usual:
+        _check_terms(terms, events)
     due = expected_seq
     for event in events:
         due += 1
@@ -69,6 +86,48 @@ def check_append(
         check_size(data)
         blobs.append((key, str(kind), data))
     return blobs
+
+
+def _check_terms(terms: Terms, events: Sequence[StoredEvent]) -> None:
+    if (terms.takes or terms.awaits) and not events:
+        raise UsageError("signals are taken and awaited by the events of an append, and this one has none")
+    if terms.inbox_seen is not None and not _is_whole(terms.inbox_seen, 0, MAX_SEQ):
+        raise UsageError(f"inbox_seen is {terms.inbox_seen!r}, not the number of a message or 0")
+    if not all(_is_whole(number, 1, MAX_SEQ) for number in terms.takes):
+        raise UsageError(f"takes is {terms.takes!r}, not the numbers of signals")
+    for name, correlation in terms.awaits:
+        check_signal_names(name, correlation)
+    for number, message in enumerate(terms.messages, 1):
+        check_message(message.kind, message.data)
+        if message.number != number or not _is_whole(message.ts_millis, 0, MAX_SEQ):
+            raise UsageError(f"message {message.number!r} is not message {number}, or has no time")
+    if terms.messages and (not events or events[0].seq != 1):
+        raise UsageError("messages come with the whole log of a run")
+
+
+def check_awaits(status: str) -> None:
+    """Refuse to await signals for a run that is not suspended."""
+    if status != RunStatus.SUSPENDED:
+        raise UsageError(f"only a suspended run awaits signals, and this one is {status}")
+
+
+def check_signal(name: str, correlation: str, value: Any, expires_ms: int | None) -> bytes:
+    """Return a signal's value as canonical JSON. Raises `UsageError`, `CanonicalError` or `OtherStoreError`."""
+    check_signal_names(name, correlation)
+    if expires_ms is not None and not _is_whole(expires_ms, 0, MAX_SEQ):
+        raise UsageError(f"expires_ms is {expires_ms!r}: it must be a time in milliseconds")
+    encoded = canonical.encode(value)
+    check_size(encoded)
+    return encoded
+
+
+def check_signal_names(name: str, correlation: str) -> None:
+    """Refuse a name or a correlation of a signal that is not 1 to 256 printable characters."""
+    for what, given in (("name", name), ("correlation", correlation)):
+        if not _is_text(given) or not 1 <= len(given) <= _MAX_MESSAGE_KIND or not given.isprintable():
+            raise UsageError(
+                f"the {what} of a signal is 1 to {_MAX_MESSAGE_KIND} printable characters, not {given!r}"
+            )
 
 
 def _bad_event(event: StoredEvent, seq: int) -> UsageError:
@@ -147,6 +206,13 @@ def check_limit(limit: int) -> int:
     return min(limit, 2**31)
 
 
+def check_due(now_ms: int, limit: int) -> tuple[int, int]:
+    """Return the time and the limit of a look for due runs, reduced to what a store can compare."""
+    if not _is_whole(now_ms, 0):
+        raise UsageError(f"now_ms is {now_ms!r}: it must be a whole number from 0 up")
+    return min(now_ms, MAX_SEQ), check_limit(limit)
+
+
 def check_cursor(cursor: str | None) -> str | None:
     """Return a page's cursor unchanged. Raises `UsageError` when no page can have returned it."""
     if cursor is None:
@@ -213,6 +279,36 @@ def stale(run_id: str, expected: int, actual: int) -> ConcurrencyError:
         f"run {run_id} is at event {actual}, not {expected} as expected",
         details={"run_id": str(run_id), "expected": expected, "actual": actual},
         hint="somebody else appended to it; read the log again",
+    )
+
+
+def inbox_moved(run_id: str, seen: int, last: int) -> ConcurrencyError:
+    """Return the error for an append by a caller that has not seen the run's last message."""
+    return ConcurrencyError(
+        f"run {run_id} has received message {last}, and its driver has seen those up to {seen}",
+        code=Code.INBOX_MOVED,
+        details={"run_id": str(run_id), "seen": seen, "last": last},
+        hint="nothing was written; read the inbox again",
+    )
+
+
+def signal_awaited(run_id: str) -> ConcurrencyError:
+    """Return the error for a driver that has not seen a signal which its suspended run awaits."""
+    return ConcurrencyError(
+        f"there is a signal that run {run_id} waits for, and its driver has not seen it",
+        code=Code.INBOX_MOVED,
+        details={"run_id": str(run_id)},
+        hint="nothing was written; read the signals again",
+    )
+
+
+def signal_taken(run_id: str, number: int) -> ConcurrencyError:
+    """Return the error for an append that hands out a signal which is not there any more."""
+    return ConcurrencyError(
+        f"run {run_id} cannot take signal {number}: it was given to a wait already, or there is none",
+        code=Code.SIGNAL_TAKEN,
+        details={"run_id": str(run_id), "number": number},
+        hint="nothing was written; read the signals again",
     )
 
 

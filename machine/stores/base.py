@@ -2,7 +2,7 @@
 
 Promises, held by `machine.testing.StoreConformance` for every backend: **durability** (durable when `append`
 returns), **ordering** (strict per run), **immutability** (never modified, never deleted), **authority** (everything
-else, the index included, can be rebuilt from the log).
+else, the index included, can be rebuilt from the log). Schedules are settings, which users change and delete.
 
 A store never interprets a log. The index, which it stores in addition, is computed by `kernel.run_index`.
 
@@ -13,7 +13,7 @@ every file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -22,6 +22,7 @@ import attrs
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow
 from machine.stores.lease import HeldLease, Lease
+from machine.stores.schedule import Schedule
 
 MAX_ARTIFACT_BYTES: Final = 512 * 1024 * 1024
 """The largest artifact a store takes, in bytes."""
@@ -62,6 +63,21 @@ class Message:
     kind: str
     data: Any
     ts_millis: int
+
+
+@attrs.frozen
+class Signal:
+    """A message to whichever run waits for its name and correlation: `number` counts from 1 within the store.
+
+    It is given to one wait of one run, and to none from `expires_ms` on.
+    """
+
+    number: int
+    name: str
+    correlation: str
+    value: Any
+    ts_millis: int
+    expires_ms: int | None = None
 
 
 @attrs.define
@@ -122,12 +138,24 @@ class Store(Protocol):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
+        takes: Collection[int] = (),
+        awaits: Collection[tuple[str, str]] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
+        `inbox_seen` is the number of the last message that the caller has read, 0 for none. Without events it says
+        that a suspended run has no use for what it received: it is no longer due because of that (`due_runs`).
+        `takes` are the numbers of signals that the events hand out, and `awaits` the names and correlations of
+        those that the run waits for, if the events suspend it: each such signal makes it due. `messages` are the
+        inbox of a run whose whole log this is, as another store had it.
+
         Raises `ConcurrencyError` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
         when `lease` is not the run's current one, or was released (one that has only expired still appends); with
-        `run_leased` when no lease is given while the run has a valid one; and with `invocation_taken` when another
+        `run_leased` when no lease is given while the run has a valid one; with `inbox_moved` when the run's inbox
+        has a message above `inbox_seen`, or there is a signal that the suspended run awaits; with `signal_taken`
+        when one of `takes` was given to a wait already or never existed; and with `invocation_taken` when another
         run has the invocation key of the first event. Raises `OtherStoreError` with code `store_full`, `store_busy`
         or `store_failed` when the medium refuses (nothing is written), and `UsageError` or `IdError` when the seqs
         do not continue `expected_seq` without a gap, or an id or a type is wrong. An existing artifact is left
@@ -167,8 +195,8 @@ class Store(Protocol):
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number.
 
-        Needs no lease. `kind` is 1 to 256 printable characters, `data` JSON. Raises `NotFoundError` for a run
-        without events, `UsageError`, or `CanonicalError`.
+        Needs no lease, and makes a suspended run due (`due_runs`). `kind` is 1 to 256 printable characters, `data`
+        JSON. Raises `NotFoundError` for a run without events, `UsageError`, or `CanonicalError`.
         """
         ...
 
@@ -176,8 +204,59 @@ class Store(Protocol):
         """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
         ...
 
+    def due_runs(self, now_ms: int, limit: int = 50, *, op: str | None = None) -> list[str]:
+        """Return ids of suspended runs that can continue, those first that could earliest.
+
+        Due is a run whose `wake_ms` is `now_ms` or earlier, and one that received a message or an event (such as
+        the outcome of an effect) since it was suspended, unless a driver has found no use for it (`append`).
+        Raises `UsageError` for a limit below 1 or a time that is no whole number.
+        """
+        ...
+
+    def post_signal(self, name: str, correlation: str, value: Any, *, expires_ms: int | None = None) -> int:
+        """Keep a signal for a run that waits for it, durable on return, and return its number.
+
+        Each suspended run that awaits it is due. `name` and `correlation` are 1 to 256 printable characters,
+        `value` is JSON, `expires_ms` a time in milliseconds. Raises `UsageError` or `CanonicalError`.
+        """
+        ...
+
+    def signals(self, name: str | None = None, correlation: str | None = None) -> list[Signal]:
+        """Return the signals that no run has taken and that have not expired, the oldest first; None is any."""
+        ...
+
+    def awaiting(self, name: str, correlation: str) -> list[str]:
+        """Return the ids of the suspended runs that await a signal, in the order of their ids."""
+        ...
+
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
+        ...
+
+    def last_invocation(self, first: str, before: str, *, created_by_ms: int | None = None) -> RunRow | None:
+        """Return the row of the run whose invocation key is the greatest from `first` up to, without, `before`.
+
+        Keys are compared by their characters. With `created_by_ms`, only runs that began by that time count.
+        """
+        ...
+
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Store a schedule, durable on return. Raises `UsageError` (`schedule_exists`) for a name in use."""
+        ...
+
+    def schedules(self) -> list[Schedule]:
+        """Return all schedules, in the order of their names."""
+        ...
+
+    def pause_schedule(self, name: str, *, paused: bool) -> Schedule:
+        """Pause a schedule, or resume it from now on, and return it; durable on return.
+
+        One that is as wanted already is not changed. Raises `NotFoundError` (`schedule_not_found`).
+        """
+        ...
+
+    def remove_schedule(self, name: str) -> None:
+        """Delete a schedule, durable on return; its runs stay. Raises `NotFoundError` (`schedule_not_found`)."""
         ...
 
     def secret_key(self) -> bytes:

@@ -6,64 +6,46 @@ on disk, or a test that passes on it would mean nothing.
 
 from __future__ import annotations
 
-import secrets
-import threading
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import attrs
 
 from machine import canonical
 from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError
 from machine.events import Artifact
-from machine.kernel.run_index import RunRow, advance
+from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
+from machine.kernel.run_status import RunStatus
 from machine.process_identity import boot_clock
 from machine.stores.argument_checks import (
+    Terms,
     as_told,
     check_append,
+    check_awaits,
     check_cursor,
-    check_data_key,
-    check_key_id,
+    check_due,
     check_kind,
     check_limit,
     check_message,
     check_range,
     check_size,
-    check_wrapped,
     closed,
+    inbox_moved,
     invocation_taken,
     is_run_prefix,
     no_artifact,
     no_run,
-    other_key,
     stale,
     unknown_cursor,
 )
 from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
+from machine.stores.memory_contents import Contents, MemoryKeys, MemorySignals
+from machine.stores.memory_schedules import MemorySchedules
 
 
-@attrs.define
-class _Contents:
-    """The contents that all objects on one store share."""
-
-    lock: threading.Lock = attrs.field(factory=threading.Lock)
-    logs: dict[str, list[StoredEvent]] = attrs.field(factory=dict)
-    rows: dict[str, RunRow] = attrs.field(factory=dict)
-    artifacts: MutableMapping[str, tuple[str, bytes]] = attrs.field(factory=dict)
-    epochs: dict[str, int] = attrs.field(factory=dict)
-    leases: dict[str, HeldLease] = attrs.field(factory=dict)
-    inboxes: dict[str, list[tuple[str, bytes, int]]] = attrs.field(factory=dict)
-    invocations: dict[str, str] = attrs.field(factory=dict)
-    secret_key: bytes = attrs.field(factory=lambda: secrets.token_bytes(32))
-    secret_key_id: str | None = None
-    data_keys: dict[str, bytes] = attrs.field(factory=dict)
-
-
-class MemoryStore(Store):
+class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
     """A `Store` in this process's memory.
 
     `shared_with` makes this a second object on another's contents, like two connections to one file: each is closed
@@ -86,12 +68,12 @@ class MemoryStore(Store):
         self.boot_clock: Callable[[], int] = boot_clock
         self.commit_limits: CommitLimits = CommitLimits()
         self._watch = LeaseWatch()
-        self._contents: _Contents = shared_with._contents if shared_with else _Contents()  # noqa: SLF001
+        self._contents: Contents = shared_with._contents if shared_with else Contents()  # noqa: SLF001
         if artifacts is not None:
             self._contents.artifacts = artifacts
         self._closed = False
 
-    def _open(self) -> _Contents:
+    def _open(self) -> Contents:
         if self._closed:
             raise closed(self.url)
         return self._contents
@@ -109,20 +91,36 @@ class MemoryStore(Store):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
+        takes: Collection[int] = (),
+        awaits: Collection[tuple[str, str]] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
         """Write artifacts and events, all or none (see `Store.append`)."""
         contents = self._open()
-        check_append(run_id, expected_seq, events, artifacts, lease)
+        check_append(
+            run_id, expected_seq, events, artifacts, Terms(lease, inbox_seen, takes, awaits, messages)
+        )
         run_id = str(run_id)
         with contents.lock:
             self._check_lease(contents, run_id, lease)
             log = contents.logs.get(run_id, [])
             if len(log) != expected_seq:
                 raise stale(run_id, expected_seq, len(log))
+            last = len(contents.inboxes.get(run_id, ()))
+            if inbox_seen is not None and last > inbox_seen:
+                raise inbox_moved(run_id, inbox_seen, last)
+            contents.check_takes(run_id, takes)
             row = advance(contents.rows.get(run_id), run_id, events)
             key = row.invocation_key
             if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
                 raise invocation_taken(key, run_id, holder)
+            looked_at = not events and inbox_seen is not None
+            if awaits:
+                check_awaits(row.status)
+            if awaits or looked_at:
+                awaited = awaits or contents.signal_waits.get(run_id, ())
+                contents.check_none_awaited(run_id, awaited, self.clock())
             for artifact_id, kind, data in artifacts:
                 contents.artifacts.setdefault(str(artifact_id), (str(kind), data))
             if events:
@@ -131,13 +129,41 @@ class MemoryStore(Store):
                 contents.rows[run_id] = row
                 if key is not None:
                     contents.invocations[key] = run_id
+                contents.taken.update(takes)
+                self._note_waits(contents, row, events, awaits)
+                if messages:
+                    self._keep_messages(contents, row, messages)
+            elif looked_at:
+                contents.answered.pop(run_id, None)
 
-    def _refuse_leased(self, contents: _Contents, run_id: str) -> None:
+    def _note_waits(
+        self,
+        contents: Contents,
+        row: RunRow,
+        events: Sequence[StoredEvent],
+        awaits: Collection[tuple[str, str]],
+    ) -> None:
+        if not moves_head_only(events):
+            contents.answered.pop(row.run_id, None)
+            contents.signal_waits.pop(row.run_id, None)
+        if awaits:
+            contents.signal_waits.setdefault(row.run_id, set()).update(awaits)
+        if ends_with_answer(row, events):
+            contents.answered.setdefault(row.run_id, self.clock())
+
+    @staticmethod
+    def _keep_messages(contents: Contents, row: RunRow, messages: Sequence[Message]) -> None:
+        inbox = [(each.kind, canonical.encode(each.data), each.ts_millis) for each in messages]
+        contents.inboxes[row.run_id] = inbox
+        if row.status == RunStatus.SUSPENDED:
+            contents.answered.setdefault(row.run_id, inbox[0][2])
+
+    def _refuse_leased(self, contents: Contents, run_id: str) -> None:
         held = contents.leases.get(run_id)
         if held is not None and (left_ms := self._watch.left_ms(held, self.boot_clock())) != 0:
             raise leased(held, left_ms)
 
-    def _check_lease(self, contents: _Contents, run_id: str, lease: Lease | None) -> None:
+    def _check_lease(self, contents: Contents, run_id: str, lease: Lease | None) -> None:
         if lease is None:
             self._refuse_leased(contents, run_id)
             return
@@ -187,7 +213,9 @@ class MemoryStore(Store):
             if run_id not in contents.logs:
                 raise no_run(run_id)
             messages = contents.inboxes.setdefault(str(run_id), [])
-            messages.append((str(kind), encoded, self.clock()))
+            messages.append((str(kind), encoded, now := self.clock()))
+            if contents.rows[run_id].status == RunStatus.SUSPENDED:
+                contents.answered.setdefault(str(run_id), now)
             return len(messages)
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
@@ -203,57 +231,22 @@ class MemoryStore(Store):
             if number > after
         ]
 
+    def due_runs(self, now_ms: int, limit: int = 50, *, op: str | None = None) -> list[str]:
+        """Return ids of suspended runs that can continue (see `Store.due_runs`)."""
+        contents = self._open()
+        now_ms, limit = check_due(now_ms, limit)
+        with contents.lock:
+            since: dict[str, int] = {}
+            for run_id, row in contents.rows.items():  # a run retains its place in the order of arrival
+                wake = row.wake_ms if row.wake_ms is not None and row.wake_ms <= now_ms else None
+                times = [time for time in (wake, contents.answered.get(run_id)) if time is not None]
+                if times and op in {None, row.op_id}:
+                    since[run_id] = min(times)
+        return sorted(since, key=since.__getitem__)[:limit]
+
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
         return self._open().invocations.get(key)
-
-    def secret_key(self) -> bytes:
-        """Return the 32 random bytes of this store, the same for every object on it."""
-        return self._open().secret_key
-
-    def secret_key_id(self) -> str | None:
-        """Return the id of the key that wraps this store's data keys; None before the first data key."""
-        return self._open().secret_key_id
-
-    def data_key(self, run_id: str) -> bytes | None:
-        """Return the run's wrapped data key; None when it has none, or no longer."""
-        return self._open().data_keys.get(run_id)
-
-    def data_keys(self) -> list[tuple[str, bytes]]:
-        """Return the id of each run that has a data key, and the wrapped key, in the order of the ids."""
-        contents = self._open()
-        with contents.lock:
-            return sorted(contents.data_keys.items())
-
-    def add_data_key(self, run_id: str, key_id: str, wrapped: bytes) -> None:
-        """Give the run a data key; an existing one stays (see `Store.add_data_key`)."""
-        contents = self._open()
-        run_id = check_data_key(run_id, key_id, wrapped)
-        with contents.lock:
-            if contents.secret_key_id not in {None, key_id}:
-                raise other_key(self.url, contents.secret_key_id, key_id)
-            contents.secret_key_id = key_id
-            contents.data_keys.setdefault(run_id, wrapped)
-
-    def forget_data_key(self, run_id: str) -> bool:
-        """Delete the run's data key and say whether it had one."""
-        contents = self._open()
-        with contents.lock:
-            had_one = contents.data_keys.pop(run_id, None) is not None
-            if not contents.data_keys:
-                contents.secret_key_id = None
-        return had_one
-
-    def rewrap_data_keys(self, old_id: str, new_id: str, rewrapped: Callable[[bytes], bytes]) -> int:
-        """Replace every wrapped data key and store `new_id`: all or nothing (see `Store.rewrap_data_keys`)."""
-        contents = self._open()
-        check_key_id(new_id)
-        with contents.lock:
-            if contents.secret_key_id != old_id:
-                raise other_key(self.url, contents.secret_key_id, old_id)
-            new = {run_id: check_wrapped(rewrapped(old)) for run_id, old in contents.data_keys.items()}
-            contents.secret_key_id, contents.data_keys = new_id, new
-            return len(new)
 
     def read_range(self, run_id: str, from_seq: int = 1, to_seq: int | None = None) -> Iterator[StoredEvent]:
         """Yield events in order, of the log as it was at the call (see `Store.read_range`)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,14 +18,17 @@ from machine.canonical import artifact_id as hash_of
 from machine.errors import Code, CorruptionError, UsageError
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow
+from machine.kernel.run_status import RunStatus
 from machine.process_identity import boot_clock
-from machine.stores import sqlite_inbox, sqlite_lease
+from machine.stores import sqlite_due, sqlite_inbox, sqlite_lease
 from machine.stores.argument_checks import (
     MAX_SEQ,
+    Terms,
     artifact_key,
     as_told,
     check_append,
     check_cursor,
+    check_due,
     check_kind,
     check_limit,
     check_message,
@@ -44,7 +47,9 @@ from machine.stores.sqlite_check import problems_of
 from machine.stores.sqlite_keys import SqliteKeys
 from machine.stores.sqlite_open import connect, open_database
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of, text
+from machine.stores.sqlite_schedules import SqliteSchedules
 from machine.stores.sqlite_session import Session, url_of
+from machine.stores.sqlite_signals import SqliteSignals
 
 _CHUNK: Final = 500
 """The number of events that a reader fetches at once."""
@@ -56,7 +61,7 @@ _READ: Final = (
 )
 
 
-class SqliteStore(SqliteKeys, Store):
+class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
     """A `Store` in the file at `path`.
 
     `synchronous` is "full" (a commit is on the disk when `append` returns) or "normal" (it survives the death of
@@ -95,7 +100,7 @@ class SqliteStore(SqliteKeys, Store):
             busy_timeout=busy_timeout,
         )
         self._session = Session(conn, self._path, self.url)
-        self._appends: Final = Appends(self._name, self._left_ms)
+        self._appends: Final = Appends(self._name, self._left_ms, self._now)
 
     def head(self, run_id: str) -> Head:
         """Return the end of the run's log; `Head(0, ZERO_CHAIN)` for a run without events."""
@@ -114,13 +119,18 @@ class SqliteStore(SqliteKeys, Store):
         artifacts: Sequence[Artifact] = (),
         *,
         lease: Lease | None = None,
+        inbox_seen: int | None = None,
+        takes: Collection[int] = (),
+        awaits: Collection[tuple[str, str]] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        blobs = check_append(run_id, expected_seq, events, artifacts, lease)
+        terms = Terms(lease, inbox_seen, takes, awaits, messages)
+        blobs = check_append(run_id, expected_seq, events, artifacts, terms)
         # in the order of their ids, so that neighbours in their index are written together
         blobs.sort(key=itemgetter(0))
         with self._session.writing() as conn:
-            self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, lease=lease)
+            self._appends.write(conn, str(run_id), expected_seq, events=events, blobs=blobs, terms=terms)
 
     def acquire(self, run_id: str, owner: str, ttl_ms: int) -> Lease:
         """Take the run's lease (see `Store.acquire`)."""
@@ -152,6 +162,9 @@ class SqliteStore(SqliteKeys, Store):
     def _left_ms(self, held: HeldLease) -> int | None:
         return self._watch.left_ms(held, self.boot_clock())
 
+    def _now(self) -> int:
+        return self.clock()  # a test may replace it
+
     def post(self, run_id: str, kind: str, data: Any) -> int:
         """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""
         encoded = check_message(kind, data)
@@ -162,6 +175,12 @@ class SqliteStore(SqliteKeys, Store):
         """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
         with self._session as conn:
             return sqlite_inbox.messages(conn, text(run_id), after)
+
+    def due_runs(self, now_ms: int, limit: int = 50, *, op: str | None = None) -> list[str]:
+        """Return ids of suspended runs that can continue (see `Store.due_runs`)."""
+        now_ms, limit = check_due(now_ms, limit)
+        with self._session as conn:
+            return sqlite_due.due_runs(conn, now_ms, limit, None if op is None else text(op))
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
@@ -241,8 +260,10 @@ class SqliteStore(SqliteKeys, Store):
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status and op id."""
         limit, cursor = check_limit(limit), check_cursor(cursor)
-        # by key, the order of arrival; the + prevents SQLite from sorting all that an index finds
-        terms = [("+status = ?", indexed_status(status)), ("+op_id = ?", op)]
+        # by key, the order of arrival; the + prevents SQLite from sorting all that an index finds: few are running
+        indexed = indexed_status(status)
+        few = indexed == RunStatus.RUNNING
+        terms = [("status = ?" if few else "+status = ?", indexed), ("+op_id = ?", op)]
         given = [(term, text(value)) for term, value in terms if value is not None]
         where = " AND ".join(["key < ?", *(term for term, _ in given)])
         query = f"SELECT key, {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY key DESC LIMIT ?"  # noqa: S608

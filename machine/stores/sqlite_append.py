@@ -7,13 +7,15 @@ lease and the log and moves the head; whatever it does not allow is looked at ag
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from machine import canonical
 from machine.errors import CorruptionError
-from machine.kernel.run_index import advance, moves_head_only
-from machine.stores import sqlite_lease
-from machine.stores.argument_checks import invocation_taken, stale
+from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
+from machine.kernel.run_status import RunStatus
+from machine.stores import sqlite_inbox, sqlite_lease, sqlite_signals
+from machine.stores.argument_checks import Terms, inbox_moved, invocation_taken, stale
 from machine.stores.base import StoredEvent
 from machine.stores.lease import Lease
 from machine.stores.sqlite_errors import sqlite_code
@@ -30,13 +32,16 @@ _HEAD_SEQ: Final = 7
 
 _MOVE_OWN_HEAD: Final = (
     "UPDATE runs SET head_seq = ? WHERE key = ? AND run_id = ? AND head_seq = ? "  # noqa: S608 - constants
-    f"AND {HEAD_OF_RUN} = head_seq AND {sqlite_lease.HOLDS}"
+    f"AND status <> '{RunStatus.SUSPENDED.value}' AND {HEAD_OF_RUN} = head_seq AND {sqlite_lease.HOLDS}"
 )
 _MOVE_HEAD: Final = "UPDATE runs SET head_seq = ? WHERE key = ?"
+_ANSWERED: Final = "UPDATE runs SET answered_ms = ? WHERE key = ? AND answered_ms IS NULL"
+_LOOKED_AT: Final = "UPDATE runs SET answered_ms = NULL WHERE key = ? AND answered_ms IS NOT NULL"
 _MOVE_RUN: Final = (
-    "UPDATE runs SET op_id = ?, status = ?, created_ms = ?, updated_ms = ?, head_seq = ? WHERE key = ?"
+    "UPDATE runs SET op_id = ?, status = ?, created_ms = ?, updated_ms = ?, wake_ms = ?, answered_ms = NULL, "
+    "head_seq = ? WHERE key = ?"
 )
-_NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _NEW_EVENT: Final = "INSERT INTO events (run, seq, data, chain) VALUES (?, ?, ?, ?)"
 
 NEW_ARTIFACT: Final = "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)"  # exists already: not written
@@ -45,9 +50,10 @@ NEW_ARTIFACT: Final = "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)" 
 class Appends:
     """The appends of one open store, which remembers the keys of the runs that it drives: they never change."""
 
-    def __init__(self, path: str, left_ms: sqlite_lease.LeftMs) -> None:
+    def __init__(self, path: str, left_ms: sqlite_lease.LeftMs, now: Callable[[], int]) -> None:
         self._path = path
         self._left_ms = left_ms
+        self._now = now
         self._keys: dict[str, int] = {}
 
     def forget(self, run_id: str) -> None:
@@ -62,12 +68,15 @@ class Appends:
         *,
         events: Sequence[StoredEvent],
         blobs: Sequence[tuple[bytes, str, bytes]],
-        lease: Lease | None,
+        terms: Terms,
     ) -> None:
         """Write events and artifacts in the transaction of `conn`. Raises `ConcurrencyError`, `CorruptionError`."""
-        key = None if lease is None else self._moved(conn, expected_seq, events, lease)
+        lease = terms.lease
+        key = None
+        if lease is not None and terms.usual:
+            key = self._moved(conn, expected_seq, events, lease)
         if key is None:
-            key = self._checked(conn, run_id, expected_seq, events, lease)
+            key = self._checked(conn, run_id, expected_seq, events=events, terms=terms)
         if blobs:
             conn.executemany(NEW_ARTIFACT, blobs)
         if events:
@@ -94,16 +103,47 @@ class Appends:
         conn: sqlite3.Connection,
         run_id: str,
         expected_seq: int,
+        *,
         events: Sequence[StoredEvent],
-        lease: Lease | None,
+        terms: Terms,
     ) -> int | None:
-        """Check the lease and the head one by one, update the run's row of the index, and return its key."""
-        sqlite_lease.check_lease(conn, self._path, run_id, lease, self._left_ms)
+        """Check what may have changed one by one, update the run's row of the index, and return its key."""
+        sqlite_lease.check_lease(conn, self._path, run_id, terms.lease, self._left_ms)
         found = find_run(conn, run_id)
         _check_head(run_id, expected_seq, found)
-        key = _index(conn, run_id, found, events) if events else None
-        if key is not None and lease is not None:
+        if terms.inbox_seen is not None and found:
+            _check_inbox(conn, run_id, found[0], terms.inbox_seen)
+        sqlite_signals.take(conn, run_id, terms.takes)
+        key = self._index(conn, run_id, found, events) if events else None
+        if key is not None and terms.awaits:
+            sqlite_signals.await_signals(conn, key, terms.awaits)
+            sqlite_signals.check_none_awaited(conn, run_id, key, self._now())
+        if not events and terms.inbox_seen is not None and found:
+            sqlite_signals.check_none_awaited(conn, run_id, found[0], self._now())
+            conn.execute(_LOOKED_AT, (found[0],))
+        for message in terms.messages:
+            sqlite_inbox.post(conn, run_id, message.kind, canonical.encode(message.data), message.ts_millis)
+        if key is not None and terms.lease is not None:
             self._keys[run_id] = key
+        return key
+
+    def _index(
+        self,
+        conn: sqlite3.Connection,
+        run_id: str,
+        found: tuple[Any, ...] | None,
+        events: Sequence[StoredEvent],
+    ) -> int:
+        """Update the run's index row with `events` and return its key."""
+        before = row_of(found[2:]) if found else None
+        row = advance(before, run_id, events)
+        if found is None or before is None:
+            key = _new_run(conn, row)
+        else:
+            key = int(found[0])
+            _move_run(conn, key, before, row)
+        if ends_with_answer(row, events):
+            conn.execute(_ANSWERED, (self._now(), key))
         return key
 
 
@@ -125,25 +165,28 @@ def _check_head(run_id: str, expected_seq: int, found: tuple[Any, ...] | None) -
         raise stale(run_id, expected_seq, head_seq)
 
 
-def _index(
-    conn: sqlite3.Connection, run_id: str, found: tuple[Any, ...] | None, events: Sequence[StoredEvent]
-) -> int:
-    """Update the run's index row with `events` and return its key."""
-    before = row_of(found[2:]) if found else None
-    row = advance(before, run_id, events)
-    values = (row.op_id, row.status, row.created_ms, row.updated_ms, row.head_seq)
-    if found is None or before is None:
-        invocation = row.invocation_key
-        taken = conn.execute(FIND_INVOCATION, (invocation,)).fetchone() if invocation else None
-        if invocation and taken:
-            raise invocation_taken(invocation, run_id, taken[0])
-        key = conn.execute(_NEW_RUN, (run_id, *values, invocation)).lastrowid
-        assert key is not None
-        return key
-    key = int(found[0])
+def _check_inbox(conn: sqlite3.Connection, run_id: str, key: int, inbox_seen: int) -> None:
+    last = sqlite_inbox.last_number(conn, key)
+    if last > inbox_seen:
+        raise inbox_moved(run_id, inbox_seen, last)
+
+
+def _new_run(conn: sqlite3.Connection, row: RunRow) -> int:
+    invocation = row.invocation_key
+    taken = conn.execute(FIND_INVOCATION, (invocation,)).fetchone() if invocation else None
+    if invocation and taken:
+        raise invocation_taken(invocation, row.run_id, taken[0])
+    key = conn.execute(_NEW_RUN, row).lastrowid
+    assert key is not None
+    return key
+
+
+def _move_run(conn: sqlite3.Connection, key: int, before: RunRow, row: RunRow) -> None:
     # naming a column that stays would rewrite its index
-    if (before.op_id, before.status, before.created_ms, before.updated_ms) == values[:-1]:
+    if before._replace(head_seq=row.head_seq) == row:
         conn.execute(_MOVE_HEAD, (row.head_seq, key))
     else:
-        conn.execute(_MOVE_RUN, (*values, key))
-    return key
+        values = row.op_id, row.status, row.created_ms, row.updated_ms, row.wake_ms
+        conn.execute(_MOVE_RUN, (*values, row.head_seq, key))
+        if before.status == RunStatus.SUSPENDED:
+            sqlite_signals.forget_waits(conn, key)

@@ -15,6 +15,7 @@ from machine.errors import CorruptionError
 from machine.kernel.run_index import advance
 from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
+from machine.stores.sqlite_schedules import all_schedules
 from machine.stores.sqlite_schema import MIGRATIONS, read_as_newest, schema_of, version_of
 
 
@@ -35,7 +36,7 @@ def _problems(conn: sqlite3.Connection, path: Path) -> list[str]:
         read_as_newest(conn, version)
     conn.execute("BEGIN")
     found = list(_size(conn, path))
-    for check in (_structure, _schema, _strays, _index):
+    for check in (_structure, _schema, _strays, _schedules, _index):
         try:
             found.extend(check(conn))
         except (*SQLITE_FAILURES, CorruptionError) as exc:
@@ -84,6 +85,19 @@ def _strays(conn: sqlite3.Connection) -> Iterator[str]:
         yield f"index: there are events of a run {run} that has no row"
     for (run,) in conn.execute("SELECT DISTINCT run FROM inbox WHERE run NOT IN (SELECT key FROM runs)"):
         yield f"inbox: there are messages to a run {run} that has no row"
+    waiting = "SELECT run_id FROM runs JOIN signal_waits ON run = key WHERE status <> 'suspended'"
+    for (run_id,) in conn.execute(waiting):
+        yield f"index: run {run_id} waits for a signal and is not suspended"
+    odd = "answered_ms IS NOT NULL AND (status <> 'suspended' OR typeof(answered_ms) <> 'integer')"
+    for (run_id,) in conn.execute(f"SELECT run_id FROM runs WHERE {odd}"):  # noqa: S608 - a constant
+        yield f"index: run {run_id} was answered and is not suspended"
+
+
+def _schedules(conn: sqlite3.Connection) -> Iterator[str]:
+    try:
+        all_schedules(conn)
+    except CorruptionError as exc:
+        yield f"schedules: {exc.message}"
 
 
 def _index(conn: sqlite3.Connection) -> Iterator[str]:

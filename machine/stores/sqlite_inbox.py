@@ -7,12 +7,17 @@ from typing import Final
 
 from machine import canonical
 from machine.errors import CorruptionError
+from machine.kernel.run_status import RunStatus
 from machine.stores.argument_checks import MAX_SEQ, no_run
 from machine.stores.base import Message
 
 _RUN: Final = "SELECT key FROM runs WHERE run_id = ?"
 _COUNT: Final = "SELECT coalesce(max(number), 0) FROM inbox WHERE run = ?"
 _POST: Final = "INSERT INTO inbox (run, number, kind, data, ts_ms) VALUES (?, ?, ?, ?, ?)"
+_WAKE: Final = (
+    "UPDATE runs SET answered_ms = ? "  # noqa: S608 - a constant
+    f"WHERE key = ? AND status = '{RunStatus.SUSPENDED.value}' AND answered_ms IS NULL"
+)
 _READ: Final = "SELECT number, kind, data, ts_ms FROM inbox WHERE run = ? AND number > ? ORDER BY number"
 _ROW_TYPES: Final = (int, str, bytes, int)
 
@@ -20,9 +25,15 @@ _ROW_TYPES: Final = (int, str, bytes, int)
 def post(conn: sqlite3.Connection, run_id: str, kind: str, data: bytes, now: int) -> int:
     """Put canonical JSON into the run's inbox, in the transaction of `conn`. Raises `NotFoundError`."""
     run = _run(conn, run_id)
-    number = int(conn.execute(_COUNT, (run,)).fetchone()[0]) + 1
+    number = last_number(conn, run) + 1
     conn.execute(_POST, (run, number, kind, data, now))
+    conn.execute(_WAKE, (now, run))
     return number
+
+
+def last_number(conn: sqlite3.Connection, run: int) -> int:
+    """Return the number of the last message to the run with a key; 0 for none."""
+    return int(conn.execute(_COUNT, (run,)).fetchone()[0])
 
 
 def messages(conn: sqlite3.Connection, run_id: str, after: int) -> list[Message]:

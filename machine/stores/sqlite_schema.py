@@ -1,6 +1,6 @@
-"""The tables of a store file, and the migration from each version to the next.
+"""The schema of a store file: which version it has, its migration, and reading it where it cannot be migrated.
 
-A released step is never edited: a later change is a new step. Nothing here may turn a foreign file into a store.
+Nothing here may turn a foreign file into a store.
 """
 
 from __future__ import annotations
@@ -10,223 +10,14 @@ from typing import Final
 
 from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import sqlite_code
+from machine.stores.sqlite_migrations import ADDED, VERSION_1, VERSION_2, VERSION_3, VERSION_4
+from machine.stores.sqlite_schedules import SCHEDULES_TABLE
 
 APPLICATION_ID: Final = 0x4D41_4348
 """The mark of an SQLite file that is a store of this library ("MACH")."""
 
-_VERSION_1: Final = (
-    # The index. All of it but the key can be computed from the log by `kernel.run_index`.
-    """
-    CREATE TABLE runs (
-      key INTEGER PRIMARY KEY,
-      run_id TEXT NOT NULL UNIQUE,
-      op_id TEXT NOT NULL,
-      status TEXT NOT NULL,
-      created_ms INTEGER NOT NULL,
-      updated_ms INTEGER NOT NULL,
-      head_seq INTEGER NOT NULL
-    )
-    """,
-    "CREATE INDEX runs_by_status ON runs (status, run_id)",
-    "CREATE INDEX runs_by_op ON runs (op_id, run_id)",
-    # Small rows, read in key order: clustered on the key, a log is a few neighbouring pages.
-    """
-    CREATE TABLE events (
-      run INTEGER NOT NULL REFERENCES runs (key),
-      seq INTEGER NOT NULL,
-      data BLOB NOT NULL,
-      chain BLOB NOT NULL,
-      PRIMARY KEY (run, seq)
-    ) WITHOUT ROWID
-    """,
-    # Not clustered on the id: large rows in a WITHOUT ROWID table are several times slower to read.
-    """
-    CREATE TABLE artifacts (
-      key INTEGER PRIMARY KEY,
-      id BLOB NOT NULL UNIQUE,
-      kind TEXT NOT NULL,
-      data BLOB NOT NULL
-    )
-    """,
-    # Append-only is a property of the file, not of this program: these hold for whoever opens it.
-    # The two on INSERT are what stops INSERT OR REPLACE, whose deletes fire no trigger unless the
-    # connection asks for recursive ones.
-    """
-    CREATE TRIGGER events_continue BEFORE INSERT ON events
-    WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM events WHERE run = NEW.run)
-    BEGIN SELECT RAISE(ABORT, 'an event continues the log of its run'); END
-    """,
-    """
-    CREATE TRIGGER events_never_change BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are never changed'); END
-    """,
-    """
-    CREATE TRIGGER events_never_go BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END
-    """,
-    # NEW.key is -1 where the statement gives none; who gives one could replace the artifact that has it.
-    """
-    CREATE TRIGGER artifacts_stay BEFORE INSERT ON artifacts
-    WHEN NEW.key <> -1 OR EXISTS (SELECT 1 FROM artifacts WHERE id = NEW.id)
-    BEGIN
-      SELECT RAISE(ABORT, 'an artifact is not given its key') WHERE NEW.key <> -1;
-      SELECT RAISE(IGNORE);
-    END
-    """,
-    """
-    CREATE TRIGGER artifacts_never_change BEFORE UPDATE ON artifacts
-    BEGIN SELECT RAISE(ABORT, 'artifacts are never changed'); END
-    """,
-    """
-    CREATE TRIGGER artifacts_never_go BEFORE DELETE ON artifacts
-    BEGIN SELECT RAISE(ABORT, 'artifacts are never deleted'); END
-    """,
-    """
-    CREATE TRIGGER runs_stay BEFORE INSERT ON runs
-    WHEN EXISTS (SELECT 1 FROM runs WHERE run_id = NEW.run_id OR key = NEW.key)
-    BEGIN SELECT RAISE(ABORT, 'runs are never replaced'); END
-    """,
-    """
-    CREATE TRIGGER runs_keep_their_id BEFORE UPDATE OF key, run_id ON runs
-    BEGIN SELECT RAISE(ABORT, 'runs keep their id'); END
-    """,
-    """
-    CREATE TRIGGER runs_never_go BEFORE DELETE ON runs
-    BEGIN SELECT RAISE(ABORT, 'runs are never deleted'); END
-    """,
-)
-
-_VERSION_2: Final = (
-    "ALTER TABLE runs ADD COLUMN invocation_key TEXT",
-    # partial: a run without a key costs nothing here
-    """
-    CREATE UNIQUE INDEX runs_by_invocation ON runs (invocation_key)
-    WHERE invocation_key IS NOT NULL
-    """,
-    """
-    CREATE TRIGGER invocations_stay BEFORE INSERT ON runs
-    WHEN EXISTS (SELECT 1 FROM runs WHERE invocation_key = NEW.invocation_key)
-    BEGIN SELECT RAISE(ABORT, 'an invocation key is of one run'); END
-    """,
-    """
-    CREATE TRIGGER runs_keep_their_invocation BEFORE UPDATE OF invocation_key ON runs
-    BEGIN SELECT RAISE(ABORT, 'runs keep their invocation key'); END
-    """,
-    # Who drives a run. By run id and not by key: a lease is taken before the run has a row. A row without
-    # an owner is a lease that was released; it stays, for its epoch is never given again.
-    """
-    CREATE TABLE leases (
-      run_id TEXT NOT NULL PRIMARY KEY,
-      epoch INTEGER NOT NULL,
-      owner TEXT,
-      expires_ms INTEGER NOT NULL,
-      ttl_ms INTEGER NOT NULL
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TRIGGER leases_stay BEFORE INSERT ON leases
-    WHEN EXISTS (SELECT 1 FROM leases WHERE run_id = NEW.run_id)
-    BEGIN SELECT RAISE(ABORT, 'leases are never replaced'); END
-    """,
-    """
-    CREATE TRIGGER leases_go_forward BEFORE UPDATE ON leases
-    WHEN NEW.run_id IS NOT OLD.run_id OR NEW.epoch < OLD.epoch
-    BEGIN SELECT RAISE(ABORT, 'an epoch only grows'); END
-    """,
-    """
-    CREATE TRIGGER leases_never_go BEFORE DELETE ON leases
-    BEGIN SELECT RAISE(ABORT, 'leases are never deleted'); END
-    """,
-    # What was sent to runs from outside, in the order it came.
-    """
-    CREATE TABLE inbox (
-      run INTEGER NOT NULL REFERENCES runs (key),
-      number INTEGER NOT NULL,
-      kind TEXT NOT NULL,
-      data BLOB NOT NULL,
-      ts_ms INTEGER NOT NULL,
-      PRIMARY KEY (run, number)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TRIGGER messages_continue BEFORE INSERT ON inbox
-    WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM inbox WHERE run = NEW.run)
-    BEGIN SELECT RAISE(ABORT, 'a message continues the inbox of its run'); END
-    """,
-    """
-    CREATE TRIGGER messages_never_change BEFORE UPDATE ON inbox
-    BEGIN SELECT RAISE(ABORT, 'messages are never changed'); END
-    """,
-    """
-    CREATE TRIGGER messages_never_go BEFORE DELETE ON inbox
-    BEGIN SELECT RAISE(ABORT, 'messages are never deleted'); END
-    """,
-    # One row, made when it is first asked for.
-    """
-    CREATE TABLE secret (
-      one INTEGER PRIMARY KEY CHECK (one = 1),
-      key BLOB NOT NULL
-    )
-    """,
-    """
-    CREATE TRIGGER secret_stays BEFORE INSERT ON secret WHEN EXISTS (SELECT 1 FROM secret)
-    BEGIN SELECT RAISE(ABORT, 'the secret key is never replaced'); END
-    """,
-    """
-    CREATE TRIGGER secret_never_changes BEFORE UPDATE ON secret
-    BEGIN SELECT RAISE(ABORT, 'the secret key is never changed'); END
-    """,
-    """
-    CREATE TRIGGER secret_never_goes BEFORE DELETE ON secret
-    BEGIN SELECT RAISE(ABORT, 'the secret key is never deleted'); END
-    """,
-)
-
-_VERSION_3: Final = (
-    # Which key wraps the data keys. The key itself is kept outside the file.
-    """
-    CREATE TABLE secret_key_id (
-      one INTEGER PRIMARY KEY CHECK (one = 1),
-      id TEXT NOT NULL
-    )
-    """,
-    # By run id and not by key: a run has its data key before its first event. No part of what is never changed:
-    # a rotation wraps them anew, and to delete one is what erases a run's secrets.
-    """
-    CREATE TABLE data_keys (
-      run_id TEXT NOT NULL PRIMARY KEY,
-      wrapped BLOB NOT NULL
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TRIGGER data_keys_stay BEFORE INSERT ON data_keys
-    WHEN EXISTS (SELECT 1 FROM data_keys WHERE run_id = NEW.run_id)
-    BEGIN SELECT RAISE(ABORT, 'a data key is not replaced by another'); END
-    """,
-    """
-    CREATE TRIGGER data_keys_keep_their_run BEFORE UPDATE OF run_id ON data_keys
-    BEGIN SELECT RAISE(ABORT, 'a data key is of one run'); END
-    """,
-)
-
-_READ_AS_2: Final = (
-    "CREATE TEMP VIEW runs AS SELECT *, NULL AS invocation_key FROM main.runs",
-    "CREATE TEMP TABLE leases (run_id, epoch, owner, expires_ms, ttl_ms)",
-    "CREATE TEMP TABLE inbox (run, number, kind, data, ts_ms)",
-    "CREATE TEMP TABLE secret (one, key)",
-)
-
-_READ_AS_3: Final = (
-    "CREATE TEMP TABLE secret_key_id (one, id)",
-    "CREATE TEMP TABLE data_keys (run_id, wrapped)",
-)
-
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, SCHEDULES_TABLE)
 """The migrations: `MIGRATIONS[n]` are the statements from version n to n + 1; version 0 is an empty database."""
-
-
-READ_AS: tuple[tuple[str, ...], ...] = (_READ_AS_2, _READ_AS_3)
-"""Views that let version n + 1 be read as n + 2 where it cannot be migrated, in `READ_AS[n]`, on one connection."""
 
 
 def _number(conn: sqlite3.Connection, pragma: str) -> int:
@@ -309,9 +100,13 @@ def _upgrade(conn: sqlite3.Connection, path: str, *, create: bool) -> None:
 
 def read_as_newest(conn: sqlite3.Connection, version: int) -> None:
     """Let an older schema be read as the newest, through names that only this connection has."""
-    for stand_ins in READ_AS[version - 1 :]:
-        for statement in stand_ins:
-            conn.execute(statement)
+    lacking = ADDED[version - 1 :]
+    columns = ", ".join(f"NULL AS {name}" for added in lacking for name in added.to_runs)
+    if columns:
+        conn.execute(f"CREATE TEMP VIEW runs AS SELECT *, {columns} FROM main.runs")  # noqa: S608 - constants
+    for added in lacking:
+        for table in added.tables:
+            conn.execute(f"CREATE TEMP TABLE {table}")
     # or a write would go into the stand-ins; every BEGIN IMMEDIATE reports "read-only" from here on
     conn.execute("PRAGMA query_only = ON")
 

@@ -12,7 +12,7 @@ import pytest
 
 from machine.errors import Code, ConcurrencyError, OtherStoreError
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
-from machine.testing.store_samples import LONG, OTHER, RUN, log_of, read_log
+from machine.testing.store_samples import LONG, OTHER, RUN, log_of, read_log, schedule_of
 
 T = TypeVar("T")
 
@@ -109,7 +109,16 @@ class SharedStoreConformance:
             lambda: store.lease_of(RUN),
             lambda: store.post(RUN, "signal", {}),
             lambda: store.inbox(RUN),
+            lambda: store.due_runs(0),
+            lambda: store.post_signal("paid", "7", {}),
+            store.signals,
+            lambda: store.awaiting("paid", "7"),
             lambda: store.find_invocation("key"),
+            lambda: store.last_invocation("a", "b"),
+            lambda: store.add_schedule(schedule_of("one")),
+            store.schedules,
+            lambda: store.pause_schedule("one", paused=True),
+            lambda: store.remove_schedule("one"),
             store.secret_key,
             store.secret_key_id,
             lambda: store.data_key(RUN),

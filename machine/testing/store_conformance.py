@@ -20,7 +20,6 @@ from machine.canonical import artifact_id
 from machine.errors import (
     Code,
     ConcurrencyError,
-    CorruptionError,
     IdError,
     MachineError,
     NotFoundError,
@@ -30,10 +29,13 @@ from machine.errors import (
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, StoredEvent
+from machine.testing.conformance_artifacts import ArtifactConformance
+from machine.testing.conformance_due import DueConformance
 from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_leases import LeaseConformance
-from machine.testing.conformance_messages import InboxConformance
+from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
+from machine.testing.conformance_signals import SignalConformance
 from machine.testing.store_model import check_against_model
 from machine.testing.store_samples import LONG, OTHER, RUN, artifact_of, log_of, read_log, run_id_of
 
@@ -43,7 +45,14 @@ def _oversized() -> Artifact:
     return Artifact("0" * 64, "output", bytes(MAX_ARTIFACT_BYTES + 1))
 
 
-class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
+class StoreConformance(
+    ArtifactConformance,
+    LeaseConformance,
+    DueConformance,
+    SignalConformance,
+    ScheduleConformance,
+    KeyConformance,
+):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""
 
     # the log
@@ -216,44 +225,6 @@ class StoreConformance(LeaseConformance, InboxConformance, KeyConformance):
         assert not store.exists(artifact_id(data))
         assert store.list_runs().rows == []
         assert store.integrity_problems() == []
-
-    # artifacts
-
-    @pytest.mark.parametrize("data", [b"", b"text", bytes(range(256)), b"\0" * 9, b"x" * (1 << 20)])
-    def test_artifacts_keep_their_bytes(self, store: Store, data: bytes) -> None:
-        """Check that empty, binary and large bytes come back the same after `put` and `append`."""
-        other = data + b"!"
-        assert store.put("output", data) == artifact_id(data)
-        store.append(RUN, 0, [], [artifact_of(other)])
-        assert store.get(artifact_id(data)) == data
-        assert store.get(artifact_id(other)) == other
-        assert type(store.get(artifact_id(data))) is bytes
-        assert not store.run_exists(RUN)
-
-    def test_artifacts_are_immutable(self, store: Store) -> None:
-        """Check that neither the same nor other bytes under an existing id change the artifact or its kind."""
-        known = store.put("manifest", b"first")
-        assert store.put("output", b"first") == known
-        store.append(RUN, 0, [], [Artifact(known, "output", b"forged"), Artifact(known, "x", b"twice")])
-        assert store.get(known) == b"first"
-        assert store.kind(known) == "manifest"
-
-    def test_artifacts_are_hashed_again_when_read(self, store: Store) -> None:
-        """Check that bytes that do not hash to their id raise `CorruptionError` and are never returned."""
-        store.append(RUN, 0, [], [Artifact("0" * 64, "output", b"not these")])
-        assert store.exists("0" * 64)
-        with pytest.raises(CorruptionError) as caught:
-            store.get("0" * 64)
-        assert caught.value.code == Code.ARTIFACT_CORRUPT
-
-    @pytest.mark.parametrize("missing", ["0" * 64, "", "nonsense", "A" * 64, "\ud800", " 0" * 32])
-    def test_a_missing_artifact_is_not_found(self, store: Store, missing: str) -> None:
-        """Check that an artifact that is not there, and an id that is none, are both reported as not found."""
-        assert not store.exists(missing)
-        for read in (store.get, store.kind):
-            with pytest.raises(NotFoundError) as caught:
-                read(missing)
-            assert caught.value.code == Code.ARTIFACT_NOT_FOUND
 
     # the index
 

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from machine.canonical import artifact_id
+from machine.envelope import chain_next, seal
 from machine.errors import ConcurrencyError, NotFoundError
-from machine.events import Artifact, chain_next, seal
+from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance
 from machine.stores.base import ZERO_CHAIN, Head, Store, StoredEvent
+from machine.testing.store_samples import RESUMED, suspended
 
 _BODIES = (
     b'{"op_id":"one","type":"run_started"}',
@@ -26,6 +28,9 @@ _BODIES = (
     b'{"status":"completed","type":"run_completed"}',
     b'{"status":"failed","type":"run_completed"}',
     b'{"state_id":"a.b.c","type":"state_entered"}',
+    suspended(2_000, 1_000),
+    suspended(None),
+    RESUMED,
     b"not JSON",
 )
 _RUNS = st.integers(0, 3)
@@ -65,6 +70,8 @@ class _Comparison(RuleBasedStateMachine):
         self.logs: dict[str, list[StoredEvent]] = {}
         self.rows: dict[str, RunRow] = {}
         self.artifacts: dict[str, tuple[str, bytes]] = {}
+        self.inboxes: dict[str, int] = {}
+        self.answered: set[str] = set()
 
     def teardown(self) -> None:
         self.store.close()
@@ -80,8 +87,16 @@ class _Comparison(RuleBasedStateMachine):
         bodies=st.lists(st.sampled_from(_BODIES), max_size=4),
         artifacts=_ARTIFACTS,
         off_by=st.sampled_from((0, 0, 0, 0, 1, -1, 5)),
+        unseen=st.sampled_from((None, None, 0, 0, 1)),
     )
-    def append(self, run: int, bodies: list[bytes], artifacts: list[tuple[bytes, str]], off_by: int) -> None:
+    def append(
+        self,
+        run: int,
+        bodies: list[bytes],
+        artifacts: list[tuple[bytes, str]],
+        off_by: int,
+        unseen: int | None,
+    ) -> None:
         run_id = self.run_id(run)
         log = self.logs.get(run_id, [])
         expected, chain = max(0, len(log) + off_by), log[-1].chain if log else ZERO_CHAIN
@@ -90,16 +105,45 @@ class _Comparison(RuleBasedStateMachine):
             data = seal(seq, body, run_id, 1_700_000_000_000 + seq)
             chain = chain_next(chain, data)
             events.append(StoredEvent(seq, data, chain))
-        if expected != len(log):
+        last = self.inboxes.get(run_id, 0)
+        seen = None if unseen is None else max(0, last - unseen)
+        if expected != len(log) or (seen is not None and seen < last):
             with pytest.raises(ConcurrencyError):
-                self.store.append(run_id, expected, events, self.known(artifacts))
+                self.store.append(run_id, expected, events, self.known(artifacts), inbox_seen=seen)
             return
-        self.store.append(run_id, expected, events, self.known(artifacts))
+        self.store.append(run_id, expected, events, self.known(artifacts), inbox_seen=seen)
         for artifact in self.known(artifacts):
             self.artifacts.setdefault(artifact.id, (artifact.kind, artifact.data))
         if events:
             self.logs[run_id] = log + events
             self.rows[run_id] = advance(None, run_id, self.logs[run_id])
+            if any(b'"type":"run_' in body for body in bodies):
+                self.answered.discard(run_id)
+            if self.rows[run_id].status == "suspended" and b'"type":"run_' not in bodies[-1]:
+                self.answered.add(run_id)
+        elif seen is not None:
+            self.answered.discard(run_id)
+
+    @rule(run=_RUNS)
+    def post(self, run: int) -> None:
+        run_id = self.run_id(run)
+        if run_id not in self.rows:
+            with pytest.raises(NotFoundError):
+                self.store.post(run_id, "signal", {})
+            return
+        self.inboxes[run_id] = self.inboxes.get(run_id, 0) + 1
+        assert self.store.post(run_id, "signal", {}) == self.inboxes[run_id]
+        if self.rows[run_id].status == "suspended":
+            self.answered.add(run_id)
+
+    @rule(now_ms=st.sampled_from((999, 1_000, 2_000)))
+    def due_runs(self, now_ms: int) -> None:
+        wanted = self.answered | {
+            row.run_id for row in self.rows.values() if row.wake_ms is not None and row.wake_ms <= now_ms
+        }
+        found = self.store.due_runs(now_ms, 10_000)
+        assert {run_id for run_id in found if run_id.startswith(self.prefix)} == wanted
+        assert len(found) == len(set(found))
 
     @rule(data=_BYTES, kind=_KINDS)
     def put(self, data: bytes, kind: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from machine.canonical import artifact_id
-from machine.events import Artifact, chain_next, seal
+from machine.config import Target
+from machine.envelope import chain_next, seal
+from machine.events import Artifact
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
+from machine.stores.schedule import CatchUp, Overlap, Schedule
 
 RUN: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 OTHER: Final = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3d"
@@ -64,9 +67,61 @@ def log_of(
     return events
 
 
+_SUSPENDED: Final = b'{"type":"run_suspended","waits":[%b]}'
+_TIMER: Final = b'{"due_ms":%d,"key":"k%d","state_id":"a.b.c","type":"timer"}'
+_APPROVAL: Final = b'{"key":"k%d","state_id":"a.b.c","type":"approval"}'
+
+RESUMED: Final = b'{"by":"operator","type":"run_resumed"}'
+"""The body of an event with which a suspended run continues."""
+
+ANSWER: Final = (
+    b'{"attempt":0,"key":"k0","namespace":"wait.timer","outcome":{"payload_id":"p","type":"value"},'
+    b'"request_digest":"r","state_id":"a.b.c","type":"fact_recorded"}'
+)
+"""The body of a fact that a suspended run receives."""
+
+
+def suspended(*due_ms: int | None) -> bytes:
+    """Return the body of an event that suspends a run: a timer for each time, an approval for each None."""
+    waits = [_APPROVAL % key if due is None else _TIMER % (due, key) for key, due in enumerate(due_ms)]
+    return _SUSPENDED % b",".join(waits)
+
+
+def then(store: Store, run_id: str, *bodies: bytes) -> list[StoredEvent]:
+    """Return events with these bodies that continue the log of a run in a store."""
+    head, events = store.head(run_id), []
+    chain = head.chain
+    for seq, body in enumerate(bodies, head.seq + 1):
+        data = seal(seq, body, run_id, 1_700_000_000_000 + seq)
+        chain = chain_next(chain, data)
+        events.append(StoredEvent(seq, data, chain))
+    return events
+
+
+def suspend(store: Store, run_id: str, *due_ms: int | None, op: str = "demo", **terms: Any) -> None:
+    """Append to an empty log what starts a run and suspends it, the second under the terms of an append."""
+    store.append(run_id, 0, log_of(run_id, 1, op=op))
+    store.append(run_id, 1, then(store, run_id, suspended(*due_ms)), **terms)
+
+
 def artifact_of(data: bytes, kind: str = "output") -> Artifact:
     """Return bytes under the id that they hash to."""
     return Artifact(artifact_id(data), kind, data)
+
+
+def schedule_of(name: str, **changes: Any) -> Schedule:
+    """Return a schedule of a name, with some of its fields changed."""
+    fields: dict[str, Any] = {
+        "cron": "30 2 * * *",
+        "tz": "Europe/Berlin",
+        "target": Target("/srv/flow.py:plan", "/srv"),
+        "input": {"a": [1, 2.5, None, "ä"]},
+        "catch_up": CatchUp.ONE,
+        "overlap": Overlap.QUEUE,
+        "created_ms": 1_700_000_000_000,
+        "since_ms": 1_700_000_000_000,
+    }
+    return Schedule(name, **{**fields, **changes})
 
 
 def read_log(store: Store, run_id: str) -> list[StoredEvent]:

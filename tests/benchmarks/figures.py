@@ -321,6 +321,19 @@ def resume(rounds: int) -> Iterator[Row]:
         yield row(found, f"dbos, {count} steps", "ms", "ms", over=mine)
 
 
+def waits(rounds: int) -> Iterator[Row]:
+    """Let an idle worker look for something to do, as it does once a second, in a store where runs wait; a look."""
+    counts = {"no run": 0, "10,000 suspended runs": 10_000}
+    found = contest(
+        {name: Contender("waiting", "looked", {"n": n}, prepare="suspended") for name, n in counts.items()},
+        rounds=rounds,
+    )
+    for name in counts:
+        yield row(found, name, "queries", "queries", goal=at_most(3))
+    yield row(found, "no run", "us", "µs")
+    yield row(found, "10,000 suspended runs", "us", "µs", goal=at_most(1000))  # a thousandth of a core
+
+
 def scale(rounds: int) -> Iterator[Row]:
     """Run more and more states, SQLite FULL, `effects`; a step."""
     sizes = {100: rounds, 1000: rounds, 10_000: min(rounds, 3), 100_000: 1}
@@ -476,6 +489,7 @@ FIGURES: Final[dict[str, Figure]] = {
         short,
         script,
         resume,
+        waits,
         scale,
         startup,
         memory,

@@ -87,3 +87,10 @@ def test_our_own_contenders_run(task, options, prepare):
     found = contest({"ours": Contender("ours", task, {"n": 6, **options}, prepare=prepare)}, rounds=1)
     assert found.absent == {}
     assert all(number > 0 for number in found.told["ours"][0].values())
+
+
+@pytest.mark.slow
+def test_a_worker_asks_the_store_three_questions_however_many_runs_wait():
+    found = contest({"ours": Contender("waiting", "looked", {"n": 40}, prepare="suspended")}, rounds=1)
+    assert found.absent == {}
+    assert found.samples("ours", "queries") == [3]

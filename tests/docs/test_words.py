@@ -18,7 +18,7 @@ HOUSE = Path(machine.__file__).parent
 DONE = (
     *("", "kernel", "engine", "io", "watch", "stores"),
     *("recordings", "testing", "torture", "doctor", "cli"),
-    *("secrets", "catalogue", "docs"),
+    *("secrets", "catalogue", "cron", "docs"),
 )
 """Packages of `machine` that keep these rules; "" is its top level, and "docs" the documents, with the help of
 the command line (`docs/cli.md`)."""

@@ -15,13 +15,13 @@ import machine
 from machine import MachineError, Plan
 from machine.engine import run_reader
 from machine.errors import Code, ConcurrencyError, OtherStoreError, RunError, StoreError
-from machine.events import EffectWait
 from machine.io.transport import BaseTransport
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
 from machine.recordings.bundle import store_recording
 from machine.recordings.run_contents import gather
 from machine.stores import MemoryStore
 from machine.stores.lease import owner_here
+from machine.waits import EffectWait
 
 KEY, TOKEN = "k-4f9a8e7d6c5b4a39", "tok-9f8e7d6c5b4a"
 CONTEXT = {"read": 1, "retry": {"sent": "retry"}, "reconcile": {"sent": "reconcile"}, "ask": {"sent": "ask"}}

@@ -10,9 +10,15 @@ import machine
 from machine import MachineError, Plan
 from machine.engine import run_reader
 from machine.errors import Code, RunError, UsageError
-from machine.events import EffectIntended, EffectWait, FactRecorded, RunResumed, RunSuspended
+from machine.events import (
+    EffectIntended,
+    FactRecorded,
+    RunResumed,
+    RunSuspended,
+)
 from machine.io.transport import BaseTransport
 from machine.stores import Store
+from machine.waits import EffectWait
 
 
 class World(BaseTransport):

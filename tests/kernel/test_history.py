@@ -30,11 +30,9 @@ from machine.errors import LogError
 from machine.events import (
     DomainEventRecorded,
     EffectIntended,
-    EffectWait,
     FactError,
     FactRecorded,
     FactValue,
-    PlanWait,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -51,6 +49,10 @@ from machine.kernel.reuse import answers
 from machine.kernel.run_status import RunStatus
 from machine.kernel.sealed_facts import REUSED, reused
 from machine.kernel.state_history import StateStatus
+from machine.waits import (
+    EffectWait,
+    PlanWait,
+)
 
 A, B, C = "op.step.a", "op.step.b", "op.step.c"
 S0, S1, S2 = (artifact_id(b"%d" % number) for number in range(3))

@@ -12,11 +12,9 @@ from machine.events import (
     CUT_CODES,
     STOPPED_CODES,
     EffectIntended,
-    EffectWait,
     FactError,
     FactRecorded,
     FactValue,
-    PlanWait,
     RunCompleted,
     RunResumed,
     RunStarted,
@@ -40,6 +38,10 @@ from machine.kernel.history import fold
 from machine.kernel.reuse import answers
 from machine.kernel.run_status import RunStatus
 from machine.plan import Plan
+from machine.waits import (
+    EffectWait,
+    PlanWait,
+)
 
 S0, S1 = artifact_id(b"0"), artifact_id(b"1")
 STATE = "op.step.pay"

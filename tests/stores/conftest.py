@@ -23,6 +23,12 @@ def version_2():
     return lambda path: _made(path, 2)
 
 
+@pytest.fixture
+def version_3():
+    """Return a function that makes a file of schema version 3, with one run in it, and returns the log."""
+    return lambda path: _made(path, 3)
+
+
 def _made(path, version):
     run_id = run_id_of(1)
     log = log_of(run_id, 3)

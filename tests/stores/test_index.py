@@ -9,23 +9,27 @@ from hypothesis import strategies as st
 
 from machine.events import seal
 from machine.kernel.run_index import RunRow, advance
-from machine.testing.store_samples import log_of, run_id_of
+from machine.testing.store_samples import ANSWER, RESUMED, log_of, run_id_of, suspended
 
 RUN = run_id_of(1)
 EMPTY = RunRow(RUN, "", "pending", 0, 0, 0)
 START = 1_700_000_000_000
 
+numbers = st.integers(-(2**63), 2**64 - 1) | st.none() | st.booleans() | st.floats(allow_nan=False)
 envelopes = st.builds(
     lambda kind, more, ts, seq: orjson.dumps(
         {"event": {**more, "type": kind}, "info": {"run_id": RUN, "ts_millis": ts}, "seq": seq},
         option=orjson.OPT_SORT_KEYS,
     ),
-    st.sampled_from(["run_started", "run_completed", "run_odd", "state_entered"]),
+    st.sampled_from(["run_started", "run_suspended", "run_completed", "run_odd", "state_entered"]),
     st.dictionaries(
-        st.sampled_from(["op_id", "status"]),
-        st.none() | st.integers(-5, 5) | st.text(st.characters(codec="utf-8")) | st.just(["x"]),
+        st.sampled_from(["op_id", "status", "waits"]),
+        st.none()
+        | st.integers(-5, 5)
+        | st.text(st.characters(codec="utf-8"))
+        | st.lists(st.just("x") | st.builds(lambda due: {"due_ms": due}, numbers), max_size=3),
     ),
-    st.integers(-(2**63), 2**64 - 1) | st.none() | st.booleans() | st.floats(allow_nan=False),
+    numbers,
     st.integers(0, 9),
 )
 anything = st.binary(max_size=60) | st.binary(max_size=9).map(b'{"type":"run_'.__add__) | envelopes
@@ -41,6 +45,35 @@ def test_a_run_goes_through_its_statuses():
     assert advance(None, RUN, log[:1]) == RunRow(RUN, "billing", "running", START + 1, START + 1, 1)
     assert advance(None, RUN, log[:3]) == RunRow(RUN, "billing", "running", START + 1, START + 1, 3)
     assert advance(None, RUN, log) == RunRow(RUN, "billing", "completed", START + 1, START + 4, 4)
+
+
+def test_a_suspended_run_has_the_earliest_end_of_its_waits():
+    log = [
+        seal(1, b'{"op_id":"one","type":"run_started"}', RUN, START),
+        seal(2, suspended(9, None, 7), RUN, 4),
+    ]
+    events = list(enumerate(log, 1))
+    assert advance(None, RUN, events) == RunRow(RUN, "one", "suspended", START, 4, 2, None, 7)
+    assert advance(None, RUN, [*events, (3, seal(3, ANSWER, RUN, 5))]).wake_ms == 7
+    for body in (RESUMED, suspended(None), b'{"status":"failed","type":"run_completed"}'):
+        assert advance(None, RUN, [*events, (3, seal(3, body, RUN, 5))]).wake_ms is None
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        b"{}",
+        b"[[]]",
+        b'[{"due_ms":"7"}]',
+        b'[{"due_ms":true}]',
+        b'[{"due_ms":-1}]',
+        b'[{"due_ms":1.5}]',
+        b'[{"due_ms":9223372036854775808}]',
+    ],
+)
+def test_waits_that_are_none_wake_nobody(waits):
+    body = b'{"type":"run_suspended","waits":%b}' % waits
+    assert advance(EMPTY, RUN, [(1, seal(1, body, RUN, START))]) == RunRow(RUN, "", "suspended", 0, START, 1)
 
 
 def test_a_domain_event_cannot_pass_for_a_run_level_one():
@@ -86,4 +119,4 @@ def test_it_is_total_and_does_not_depend_on_how_events_are_grouped(log, cut):
     assert advance(advance(None, RUN, events[:cut]), RUN, events[cut:]) == whole
     assert whole.head_seq == len(log)
     assert all(type(each) is str for each in (whole.op_id, whole.status))
-    assert all(0 <= each < 2**63 for each in (whole.created_ms, whole.updated_ms))
+    assert all(0 <= each < 2**63 for each in (whole.created_ms, whole.updated_ms, whole.wake_ms or 0))

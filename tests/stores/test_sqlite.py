@@ -48,7 +48,9 @@ def raw(path):
     """Any other program's connection to a store with something in every table."""
     with SqliteStore(path) as store:
         log = log_of(RUN, 3, info={"invocation_key": "key"})
-        store.append(RUN, 0, log, [Artifact(artifact_id(b"a"), "output", b"a")])
+        store.post_signal("paid", "7", {})
+        store.post_signal("paid", "8", {})
+        store.append(RUN, 0, log, [Artifact(artifact_id(b"a"), "output", b"a")], takes=(1,))
         store.release(store.acquire(RUN, "somebody", 1000))
         store.acquire(OTHER, "somebody", 1000)
         store.post(RUN, "signal", {"a": 1})
@@ -86,7 +88,7 @@ def test_the_settings_are_those_of_a_durable_store(path, synchronous, number):
     with SqliteStore(path, synchronous=synchronous) as store:
         conn = store._session.conn
         assert pragma(conn, "application_id") == 0x4D414348
-        assert pragma(conn, "user_version") == 3
+        assert pragma(conn, "user_version") == 5
         assert pragma(conn, "journal_mode") == "wal"
         assert pragma(conn, "synchronous") == number
         assert pragma(conn, "busy_timeout") == 10_000
@@ -166,9 +168,9 @@ def test_a_path_that_is_not_utf8_works(tmp_path):
         "UPDATE runs SET run_id = 'x'",
         "UPDATE runs SET key = 7",
         "DELETE FROM runs",
-        "INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0, NULL FROM runs",
-        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0, NULL)",
-        "INSERT OR REPLACE INTO runs VALUES (7, 'x', '', '', 0, 0, 0, 'key')",
+        "INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0, NULL, NULL, NULL FROM runs",
+        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0, NULL, NULL, NULL)",
+        "INSERT OR REPLACE INTO runs VALUES (7, 'x', '', '', 0, 0, 0, 'key', NULL, NULL)",
         "UPDATE runs SET invocation_key = NULL",
         "UPDATE leases SET epoch = 0",
         "UPDATE leases SET run_id = 'x'",
@@ -178,6 +180,14 @@ def test_a_path_that_is_not_utf8_works(tmp_path):
         "DELETE FROM inbox",
         "INSERT OR REPLACE INTO inbox VALUES (1, 1, 'x', x'00', 0)",
         "INSERT INTO inbox VALUES (1, 3, 'x', x'00', 0)",
+        "UPDATE signals SET taken_by = 'x'",
+        "UPDATE signals SET taken_by = NULL WHERE number = 1",
+        "UPDATE signals SET taken_by = 'x', value = x'00' WHERE number = 2",
+        "UPDATE signals SET expires_ms = 0 WHERE number = 2",
+        "DELETE FROM signals",
+        "INSERT OR REPLACE INTO signals VALUES (2, 'paid', '7', x'00', 0, NULL, NULL)",
+        "INSERT INTO signals VALUES (4, 'paid', '7', x'00', 0, NULL, NULL)",
+        "INSERT INTO signals VALUES (3, 'paid', '7', x'00', 0, NULL, 'x')",
         "UPDATE secret SET key = x'00'",
         "DELETE FROM secret",
         "INSERT OR REPLACE INTO secret VALUES (1, x'00')",
@@ -282,10 +292,10 @@ def test_a_path_with_a_nul_is_refused():
 def test_a_newer_schema_is_refused(raw, path):
     raw.execute("PRAGMA user_version = 7")
     raw.close()
-    with pytest.raises(OtherStoreError, match=r"version 7.* up to 3") as caught:
+    with pytest.raises(OtherStoreError, match=r"version 7.* up to 5") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NEWER_SCHEMA
-    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 3}
+    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 5}
 
 
 def test_an_impossible_schema_is_damage(raw, path):
@@ -303,7 +313,7 @@ def test_an_older_schema_is_migrated_with_all_it_holds(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with SqliteStore(path, create=False) as store:
         conn = store._session.conn
-        assert pragma(conn, "user_version") == 4
+        assert pragma(conn, "user_version") == 6
         assert conn.execute("SELECT count(*) FROM more").fetchone() == (1,)
         assert list(store.read_range(RUN)) == log_of(RUN, 3, info={"invocation_key": "key"})
     with SqliteStore(path) as again:
@@ -315,7 +325,7 @@ def test_a_migration_that_fails_changes_nothing(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with pytest.raises(CorruptionError):
         SqliteStore(path)
-    assert pragma(raw, "user_version") == 3
+    assert pragma(raw, "user_version") == 5
     assert "more" not in "".join(raw.iterdump())
 
 

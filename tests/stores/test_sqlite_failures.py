@@ -184,15 +184,19 @@ def test_a_read_only_store_can_be_read_but_not_written(written, modes):
             assert store.latest_seq(RUN) == 3
 
 
-@pytest.mark.parametrize("modes", [(0o555, 0o444), (0o555, 0o666), (0o777, 0o444)])
-def test_a_read_only_store_of_version_1_can_be_read_but_not_written(place, modes, version_1):
-    log = version_1(place / "runs.db")
+@pytest.mark.parametrize(
+    ("version", "modes"),
+    [(1, (0o555, 0o444)), (1, (0o555, 0o666)), (1, (0o777, 0o444)), (2, (0o555, 0o444)), (3, (0o555, 0o444))],
+)
+def test_a_read_only_store_of_an_older_version_can_be_read_but_not_written(place, version, modes, request):
+    log = request.getfixturevalue(f"version_{version}")(place / "runs.db")
     with (
         read_only(place, directory_mode=modes[0], file_mode=modes[1]),
         SqliteStore(place / "runs.db") as store,
     ):
         assert list(store.read_range(RUN)) == log
-        assert store.run_row(RUN).invocation_key is None
+        assert store.run_row(RUN).invocation_key is store.run_row(RUN).wake_ms is None
+        assert store.due_runs(2**60) == store.integrity_problems() == []
         assert [row.run_id for row in store.list_runs(status="interrupted").rows] == [RUN]
         assert store.find_runs("") == [RUN]
         assert store.lease_of(RUN) is store.find_invocation("key") is None

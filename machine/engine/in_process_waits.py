@@ -1,0 +1,208 @@
+"""Waiting in the process of a driver, where only waits for external input are left, before the run is suspended.
+
+An answer is one that the caller gave in advance, one that comes meanwhile, or the time: a driver can wait for that
+or, in a test, jump over it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import anyio
+import attrs
+
+from machine import canonical
+from machine.engine.cancellation_origin import Stopped
+from machine.engine.stop_signal import Control
+from machine.errors import Code, UsageError
+from machine.kernel.history import History
+from machine.kernel.open_waits import OpenWait
+from machine.secrets.policy import SecretPolicy
+from machine.secrets.refused_input import refuse_in_input
+
+Clock: TypeAlias = Literal["wall", "skip"]
+"""The clock of the timers: that of the store, or one that jumps to the next time that is waited for."""
+
+LOOK_SECONDS: Final = 0.2
+"""Seconds between two looks into the inbox."""
+
+_APPROVAL_FIELDS: Final = frozenset({"approved", "by", "comment", "value"})
+
+
+@attrs.frozen
+class Waiting:
+    """The choice of a caller: `seconds` to wait in the process (None: no limit), the clock, answers in advance."""
+
+    seconds: float | None = 0
+    skips: bool = False
+    answers: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def here(self) -> bool:
+        """True when an answer may come before the driver returns."""
+        return self.skips or bool(self.answers) or self.seconds != 0
+
+    @classmethod
+    def of(
+        cls,
+        wait: float | None,
+        clock: Clock = "wall",
+        answers: Mapping[str, Any] | None = None,
+        policy: SecretPolicy | None = None,
+    ) -> Waiting:
+        """Return the checked choice. Raises `UsageError` and `CanonicalError`."""
+        number = isinstance(wait, int | float) and not isinstance(wait, bool)
+        if wait is not None and not (number and 0 <= wait < math.inf):
+            raise UsageError(f"wait is {wait!r}: it must be a number of seconds from 0, or None for no limit")
+        if clock not in {"wall", "skip"}:
+            raise UsageError(f"clock is {clock!r}: it must be 'wall' or 'skip'")
+        if not isinstance(answers or {}, Mapping):
+            raise UsageError(f"answers must be a mapping, not {type(answers).__name__}")
+        given = dict(answers or {})
+        canonical.encode(given)
+        refuse_in_input(policy or SecretPolicy(), given)
+        return cls(wait, clock == "skip", MappingProxyType(given))
+
+
+class WaitingLog(Protocol):
+    """The log of a run whose waits are answered in the process of its driver."""
+
+    history: History
+
+    def deliver(self) -> int:
+        """Record the answers that have come by now, and return how many."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the time, in milliseconds since the epoch."""
+        ...
+
+    def skip_to(self, ms: int) -> None:
+        """Let the time be at least this."""
+        ...
+
+    def asked(self, wait: OpenWait) -> Any:
+        """Return the request of a wait."""
+        ...
+
+    def answer(self, wait: OpenWait, payload: Mapping[str, Any]) -> None:
+        """Record an answer to a wait."""
+        ...
+
+    async def durable(self) -> None:
+        """Return when all emitted events are durable."""
+        ...
+
+
+class Patience:
+    """The waits of one driver in its process; `woken` says which states can go on because of a child run."""
+
+    def __init__(
+        self, waiting: Waiting, log: WaitingLog, woken: Callable[[History], AbstractSet[str]]
+    ) -> None:
+        self._waiting = waiting
+        self._log = log
+        self._woken = woken
+        if waiting.skips:  # an earlier driver may have been further
+            log.skip_to(log.history.open_waits.latest_ms)
+        self._left = math.inf if waiting.seconds is None else waiting.seconds
+
+    async def goes_on(self) -> bool:
+        """Return True once a wait is answered, False when the run is to be suspended."""
+        if self._answer_given() or self._skip():
+            return True
+        if self._left > 0:
+            await self._log.durable()
+        while self._left > 0:
+            if self._log.deliver() or self._woken(self._log.history):
+                return True
+            began = time.monotonic()
+            await anyio.sleep(min(LOOK_SECONDS, self._left, self._seconds_to_next()))
+            self._left -= time.monotonic() - began
+        return bool(self._log.deliver() or self._woken(self._log.history))
+
+    def _answer_given(self) -> bool:
+        """Answer the first wait that the caller has given an answer to, if there is any."""
+        for wait in self._log.history.open_waits.by_key.values() if self._waiting.answers else ():
+            for name in self._names(wait):
+                if name in self._waiting.answers:
+                    self._log.answer(wait, self._payload(wait, self._waiting.answers[name]))
+                    return True
+        return False
+
+    def _names(self, wait: OpenWait) -> list[str]:
+        """Return the names under which a wait may be answered in advance."""
+        begun = wait.begun
+        if begun.namespace == "wait.approval":
+            return [begun.key, begun.state_id]
+        return (
+            [begun.key, self._log.asked(wait)["name"], begun.state_id]
+            if begun.namespace == "wait.signal"
+            else []
+        )
+
+    def _payload(self, wait: OpenWait, given: Any) -> dict[str, Any]:
+        at = {"at_ms": self._log.now_ms()}
+        if wait.begun.namespace == "wait.signal":
+            return {"number": 0, "value": given, **at}
+        return {**approval_of(given), **at}
+
+    def _skip(self) -> bool:
+        """Jump to the next time that is waited for, if the clock does."""
+        due = [
+            wait.due_ms for wait in self._log.history.open_waits.by_key.values() if wait.due_ms is not None
+        ]
+        if not self._waiting.skips or not due:
+            return False
+        self._log.skip_to(min(due))
+        return bool(self._log.deliver())
+
+    def _seconds_to_next(self) -> float:
+        due = [
+            wait.due_ms for wait in self._log.history.open_waits.by_key.values() if wait.due_ms is not None
+        ]
+        return max(min(due) - self._log.now_ms(), 1) / 1000 if due else math.inf
+
+
+def approval_of(given: Any) -> dict[str, Any]:
+    """Return the answer to an approval: `given` is True or False, or an object with `approved` and more.
+
+    Raises `UsageError` (`invalid_input`).
+    """
+    answer = {"approved": given} if isinstance(given, bool) else given
+    valid = isinstance(answer, Mapping) and isinstance(answer.get("approved"), bool)
+    texts = [answer.get(name) for name in ("by", "comment")] if valid else []
+    if (
+        not valid
+        or answer.keys() - _APPROVAL_FIELDS
+        or not all(isinstance(text, str | None) for text in texts)
+    ):
+        raise UsageError(
+            f"the answer to an approval is true, false, or an object with {', '.join(sorted(_APPROVAL_FIELDS))}, "
+            f"not {given!r}",
+            code=Code.INVALID_INPUT,
+        )
+    return {name: answer.get(name) for name in ("approved", "by", "comment", "value")}
+
+
+async def answered_or(
+    goes_on: Callable[[], Awaitable[bool]] | None, suspend: Callable[[], Awaitable[bool]], control: Control
+) -> None:
+    """Wait for an answer in this process, and suspend the run if there is none; also one that is stopped meanwhile.
+
+    It is not suspended over a message that came since, which may be an answer.
+    """
+    try:
+        if goes_on is not None and await goes_on():
+            return
+    except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+        if not control.cancelling:
+            with anyio.CancelScope(shield=True):
+                await suspend()
+        raise
+    await suspend()

@@ -1,0 +1,63 @@
+"""The result of a run when its driver returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from machine.errors import ErrorInfo
+from machine.events import STOPPED_CODES
+from machine.kernel.history import History
+from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.snapshot import Snapshot
+from machine.kernel.state_history import StateStatus
+from machine.stores.base import Store
+from machine.waits import Wait
+
+
+@attrs.frozen
+class RunResult:
+    """The result of a run when its driver returns.
+
+    `status` is completed, failed, cancelled or suspended; `digest` identifies everything the run did; `context` is
+    the final context, decoded, empty while the run can continue; `error` is why it failed, None when it did not;
+    `waits` is the external input that a suspended run waits for. `fork_at` is the event from which to retry a
+    failed state, None when none failed: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the present
+    code and the recorded facts.
+    """
+
+    run_id: str
+    status: str
+    digest: str
+    head_seq: int
+    final_snapshot_id: str | None
+    context: Mapping[str, Any]
+    error: ErrorInfo | None = None
+    waits: tuple[Wait, ...] = ()
+    fork_at: int | None = None
+
+
+def result_of(
+    store: Store, order: Sequence[str], history: History, at_hand: Snapshot | None = None
+) -> RunResult:
+    """Return the result of a run; `order` is that of the states in its digest, `at_hand` a loaded snapshot."""
+    snapshot_id, snapshot = history.final_snapshot_id, None
+    if snapshot_id is not None:
+        known = at_hand is not None and at_hand.id == snapshot_id
+        snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
+    failed = [state.failed.error for state in history.states.values() if state.status is StateStatus.FAILED]
+    # an attempt interrupted because another failed is not why the run failed
+    failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
+    return RunResult(
+        run_id=history.run_id or "",
+        status=history.status.value,
+        digest=history.digest(order),
+        head_seq=history.head_seq,
+        final_snapshot_id=snapshot_id,
+        context=snapshot.to_dict() if snapshot is not None else {},
+        error=history.error or (failed[-1] if failed else None),
+        waits=history.unanswered,
+        fork_at=fork_point(history),
+    )

@@ -1,0 +1,92 @@
+"""Everything that a run can wait for: outcomes and permissions that the engine asks for, and waits of handlers."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import ClassVar, Final, TypeAlias
+
+import attrs
+
+
+@attrs.frozen
+class EffectWait:
+    """A wait for the outcome of an effect that was intended and has none."""
+
+    type: ClassVar[str] = "effect_outcome"
+    key: str
+    state_id: str
+
+
+@attrs.frozen
+class PlanWait:
+    """A wait for permission to continue with another plan."""
+
+    type: ClassVar[str] = "plan_change"
+    plan_id: str
+
+
+@attrs.frozen
+class SecretWait:
+    """A wait for permission to continue without the true values of secrets that the driver cannot open."""
+
+    type: ClassVar[str] = "secrets_lost"
+
+
+@attrs.frozen
+class ApprovalWait:
+    """A wait for a person's decision, until `due_ms` (milliseconds since the epoch) if that is given."""
+
+    type: ClassVar[str] = "approval"
+    key: str
+    state_id: str
+    due_ms: int | None = None
+
+
+@attrs.frozen
+class SignalWait:
+    """A wait for a message of another system, until `due_ms` (milliseconds since the epoch) if that is given."""
+
+    type: ClassVar[str] = "signal"
+    key: str
+    state_id: str
+    due_ms: int | None = None
+
+
+@attrs.frozen
+class TimerWait:
+    """A wait until `due_ms`, in milliseconds since the epoch."""
+
+    type: ClassVar[str] = "timer"
+    key: str
+    state_id: str
+    due_ms: int | None = None
+
+
+@attrs.frozen
+class ChildWait:
+    """A wait for the end of another run, until `due_ms` (milliseconds since the epoch) if that is given."""
+
+    type: ClassVar[str] = "child"
+    key: str
+    state_id: str
+    due_ms: int | None = None
+
+
+HandlerWait: TypeAlias = ApprovalWait | SignalWait | TimerWait | ChildWait
+"""A wait that a handler began, as opposed to one that the engine asks for."""
+
+Wait: TypeAlias = EffectWait | PlanWait | SecretWait | HandlerWait
+
+WAIT_KINDS: Final[Mapping[str, type[HandlerWait]]] = {
+    f"wait.{cls.type}": cls for cls in typing.get_args(HandlerWait)
+}
+"""The waits of handlers, by the namespace of their facts."""
+
+WAITED_FOR: Final[Mapping[str, str]] = {
+    "wait.approval": "an approval",
+    "wait.signal": "a signal",
+    "wait.timer": "a time",
+    "wait.child": "a child run",
+}
+"""The object of each kind of wait in words, by the namespace of its facts."""
