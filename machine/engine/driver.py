@@ -31,7 +31,7 @@ from machine.engine.new_run import begin, going_on
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
-from machine.errors import ErrorInfo, StateError
+from machine.errors import ErrorInfo, StateError, UsageError
 from machine.events import (
     ArtifactKind,
     Event,
@@ -269,9 +269,11 @@ class Run:
     @property
     def waits(self) -> bool:
         """True while a handler waits for external input whose attempt is put away."""
-        history = self.log.history
-        return self.live and any(
-            wait.begun.state_id not in history.open for wait in history.open_waits.by_key.values()
+        waits, open_attempts = self.log.history.open_waits.by_key, self.log.history.open
+        return (
+            bool(waits)
+            and self.live
+            and any(wait.begun.state_id not in open_attempts for wait in waits.values())
         )
 
     def delivered(self) -> bool:
@@ -339,8 +341,13 @@ class Run:
         """Return the recorded part of an attempt that was suspended and goes on, otherwise None."""
         known = self.log.history.states.get(decision.state_id)
         goes_on = known is not None and known.status is StateStatus.SUSPENDED and not known.anew
-        if not goes_on or self.earlier is None:
+        if not (goes_on and self.live):
             return None
+        if self.earlier is None:
+            raise UsageError(
+                f"{decision.state_id} goes on after a suspension, which needs a replay of it",
+                hint="drive the run with machine.run, machine.resume or machine.aio, which have it",
+            )
         await self.log.durable()
         return self.earlier(decision.state_id, decision.attempt)
 
