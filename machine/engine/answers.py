@@ -17,6 +17,7 @@ import attrs
 from machine import canonical
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.children import wake_parents
 from machine.engine.deliver import deliver
 from machine.engine.end_cancelled import operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
@@ -131,6 +132,7 @@ async def signal(
     _refuse_secret(run, {"value": value})
     number = store.post(run_id, SIGNAL, {"name": name, "value": value})
     await _deliver_where_nobody_drives(store, run_id)
+    wake_parents(store, run_id)
     taken = _fact_of(PastRun.read(run_id, store), number)
     return SentSignal(number, run_id, None if taken is None else taken.key)
 
@@ -153,6 +155,7 @@ async def _signal_by_correlation(
     number = store.post_signal(name, correlation, value, expires_ms=expires_ms)
     for run_id in store.awaiting(name, correlation):
         await _deliver_where_nobody_drives(store, run_id)
+        wake_parents(store, run_id)
     return SentSignal(number)
 
 
@@ -201,6 +204,7 @@ async def _decide(
                 head = now
                 found = _verdict(PastRun.read(run_id, store), wait, number)
                 if found is not None:
+                    wake_parents(store, run_id)
                     return found
             await anyio.sleep(pause)
             pause = min(pause * 2, _POLL_SECONDS)

@@ -388,7 +388,7 @@ async def drive(
                 log.set_aside()
         finally:
             log.close()
-    if history.final and not watched.is_child:
+    if history.final and opening is None and not watched.is_child:  # a parent begins its children itself
         tell_parent(store, keeper.run_id)
     order = graph.order
     if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past
