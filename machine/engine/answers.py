@@ -189,6 +189,10 @@ async def _decide(
     decision: Mapping[str, Any],
     timeout: float,  # noqa: ASYNC109 - how long a driver elsewhere may take
 ) -> GivenAnswer:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:  # NaN is not
+        raise UsageError(f"timeout is {timeout!r}: it must be a number of seconds from 0 up")
+    if key is not None and not isinstance(key, str):
+        raise UsageError(f"the key of a wait is a text, not {key!r}")
     run = PastRun.read(run_id, store)
     wait = _approval_of(run, key)
     _refuse_secret(run, decision)
