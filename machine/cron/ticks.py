@@ -92,21 +92,20 @@ def decide(schedule: Schedule, times: CronTimes, now_ms: int, runs: Runs) -> Dec
     if last is not None and last.ended_ms is None:
         return Decision(None, now_ms)
     since = max(schedule.since_ms, last.instant_ms if last is not None else 0)
+    missed = None
     while (at := times.after(since)) is not None and at <= now_ms:
         during = last_tick(runs, schedule.name, now_ms, began_by_ms=at)
-        if during is not None and during.ended_ms is None:
-            return Decision(None, now_ms)
-        if during is not None and during.ended_ms is not None and during.ended_ms >= at:
+        if during is not None and (during.ended_ms or 0) >= at:
             if schedule.overlap is Overlap.QUEUE:
-                return Decision(at, now_ms)
-            since = during.ended_ms
+                return Decision(at if missed is None else missed, now_ms)
+            since = during.ended_ms or at
         elif schedule.catch_up is CatchUp.ALL or at > now_ms - IN_TIME_MS:
             return Decision(at, now_ms)
-        elif schedule.catch_up is CatchUp.SKIP:
-            since = now_ms - IN_TIME_MS
         else:
-            latest = times.latest(since, now_ms)
-            if latest is None or latest == at:
-                return Decision(at, now_ms)
-            since = latest - 1
-    return Decision(None, at)
+            # nobody was there from here to the beginning of the last run, if that came later, or to this moment
+            until = last.began_ms if last is not None and at < last.began_ms else now_ms
+            if schedule.catch_up is CatchUp.ONE:
+                missed = since = times.latest(since, until) or at
+            else:
+                since = max(min(until, now_ms - IN_TIME_MS), at)
+    return Decision(missed, at if missed is None else now_ms)

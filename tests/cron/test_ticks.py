@@ -228,6 +228,31 @@ def test_what_was_missed_before_a_caught_up_run_began_does_not_overlap_it():
     assert one.at(ms("2026-06-01 08:00:01")) == ["01 08:00"]
 
 
+@pytest.mark.parametrize(
+    ("catch_up", "overlap", "then"),
+    [
+        ("skip", "skip", []),
+        ("one", "skip", ["01 05:00"]),
+        ("all", "skip", ["01 05:00"]),
+        ("skip", "queue", ["01 06:00", "01 07:00"]),
+        ("one", "queue", ["01 05:00", "01 06:00", "01 07:00"]),
+        ("all", "queue", ["01 05:00", "01 06:00", "01 07:00"]),
+    ],
+)
+def test_what_was_missed_before_a_late_run_began_and_what_overlaps_it_are_told_apart(catch_up, overlap, then):
+    one = world("0 * * * *", "2026-06-01 03:30", catch_up=catch_up, overlap=overlap, tz="UTC")
+    one.now = ms("2026-06-01 05:10")  # 05:00 is missed already when the run of 04:00 begins
+    one.start(ms("2026-06-01 04:00"), lasts=130 * MINUTE)
+    assert one.at(ms("2026-06-01 07:30")) == then
+
+
+def test_an_instant_before_the_beginning_of_a_run_that_is_not_over_waits_for_it_too():
+    one = world("* * * * *", "2026-06-01 00:59:30", catch_up="all", tz="UTC")
+    one.now = ms("2026-06-01 01:02:30")
+    one.start(ms("2026-06-01 01:00"), status="running")
+    assert one.look() is None
+
+
 # the keys
 
 

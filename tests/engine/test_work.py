@@ -19,6 +19,7 @@ from machine.engine.work import Worker, WorkReporter
 from machine.engine.work_stop import Stop
 from machine.errors import Code, OtherStoreError, PlanError, UsageError
 from machine.stores import MemoryStore, SqliteStore
+from machine.stores.base import RunPage
 from machine.stores.lease import wall_clock
 from machine.target import Loaded
 from machine.testing.store_samples import Clock, run_id_of, suspend
@@ -278,6 +279,21 @@ def test_a_run_that_another_took_meanwhile_is_not_reported(store, plans, monkeyp
     store.acquire(run_id, "somebody else", 60_000)
     result, reports = work(store, plans)
     assert (result.counts, reports.failures) == ({}, [])
+
+
+def test_a_run_that_waits_as_it_did_is_not_driven_again_at_once(store, plans, monkeypatch):
+    (run_id,), _ = waiting(store, plans)
+    monkeypatch.setattr(store, "due_runs", lambda *_, **__: [run_id])
+    monkeypatch.setattr(store, "run_row", lambda run_id: store._contents.rows[run_id]._replace(wake_ms=None))
+    assert work(store, plans)[1].runs == [(run_id, "suspended")]
+
+
+def test_the_log_of_a_run_that_somebody_drives_is_not_read(store, plans, monkeypatch):
+    (run_id,) = left_behind(store, plans, counting("one", []))
+    monkeypatch.setattr(store, "list_runs", lambda **_: RunPage([store.run_row(run_id)], None))
+    store.acquire(run_id, "somebody else", 60_000)
+    monkeypatch.setattr(store, "read_range", pytest.fail)
+    assert work(store, plans)[0].counts == {}
 
 
 # stopping

@@ -199,7 +199,7 @@ def test_a_run_that_was_interrupted_does_not_stay_in_the_way_of_the_next_instant
     other = machine.run(plan, store=store, target=TARGET).run_id
     left_after(store, other, 1)
     store.clock.now = ms("2026-06-01 01:00:05")
-    fire(store, plan)
+    assert fire(store, plan)[0].counts == {"completed": 1}
     (tick,) = [row for row in store.list_runs().rows if row.invocation_key]
     del store._contents.logs[tick.run_id][1:]
     store._contents.rows[tick.run_id] = tick._replace(status="running", head_seq=1)
