@@ -128,7 +128,7 @@ async def signal(
     run = PastRun.read(run_id, store)
     if run.history.final:
         raise _nothing_open(run)
-    _refuse_secret(run, {"value": value})
+    _refuse_secret(run, {"name": name, "value": value})
     number = store.post(run_id, SIGNAL, {"name": name, "value": value})
     await _deliver_where_nobody_drives(store, run_id)
     taken = _fact_of(PastRun.read(run_id, store), number)
@@ -138,7 +138,7 @@ async def signal(
 async def _signal_by_correlation(
     store: Store, name: str, correlation: str, value: Any, keep: float | None
 ) -> SentSignal:
-    refuse_in_answer({"value": value})
+    refuse_in_answer({"name": name, "correlation": correlation, "value": value})
     number_of_seconds = isinstance(keep, int | float) and not isinstance(keep, bool)
     if keep is not None and not (number_of_seconds and 0 < keep <= _LONGEST_KEEP):
         raise UsageError(f"a signal is kept for a number of seconds up to {_LONGEST_KEEP:g}, not {keep!r}")

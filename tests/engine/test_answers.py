@@ -202,6 +202,9 @@ def test_an_answer_that_is_a_secret_is_refused(store, run_id):
         (lambda: machine.approve(run_id, store=store, comment=f"use {SECRET}"), "$.comment"),
         (lambda: machine.signal(run_id, "paid", SECRET, store=store), "$.value"),
         (lambda: machine.signal(None, "paid", SECRET, correlation="7", keep=60, store=store), "$.value"),
+        (lambda: machine.signal(run_id, SECRET, store=store), "$.name"),
+        (lambda: machine.signal(None, SECRET, correlation="7", keep=60, store=store), "$.name"),
+        (lambda: machine.signal(None, "paid", correlation=SECRET, keep=60, store=store), "$.correlation"),
     ):
         error = refused(store, run_id, Code.SECRET_IN_ANSWER, use, UsageError)
         assert error.info.details == {"path": path}
