@@ -129,7 +129,7 @@ async def signal(
     run = PastRun.read(run_id, store)
     if run.history.final:
         raise _nothing_open(run)
-    _refuse_secret(run, {"value": value})
+    _refuse_secret(run, {"name": name, "value": value})
     number = store.post(run_id, SIGNAL, {"name": name, "value": value})
     await _deliver_where_nobody_drives(store, run_id)
     wake_parents(store, run_id)
@@ -140,7 +140,7 @@ async def signal(
 async def _signal_by_correlation(
     store: Store, name: str, correlation: str, value: Any, keep: float | None
 ) -> SentSignal:
-    refuse_in_answer({"value": value})
+    refuse_in_answer({"name": name, "correlation": correlation, "value": value})
     number_of_seconds = isinstance(keep, int | float) and not isinstance(keep, bool)
     if keep is not None and not (number_of_seconds and 0 < keep <= _LONGEST_KEEP):
         raise UsageError(f"a signal is kept for a number of seconds up to {_LONGEST_KEEP:g}, not {keep!r}")
@@ -192,6 +192,10 @@ async def _decide(
     decision: Mapping[str, Any],
     timeout: float,  # noqa: ASYNC109 - how long a driver elsewhere may take
 ) -> GivenAnswer:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:  # NaN is not
+        raise UsageError(f"timeout is {timeout!r}: it must be a number of seconds from 0 up")
+    if key is not None and not isinstance(key, str):
+        raise UsageError(f"the key of a wait is a text, not {key!r}")
     run = PastRun.read(run_id, store)
     wait = _approval_of(run, key)
     _refuse_secret(run, decision)
