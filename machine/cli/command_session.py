@@ -107,7 +107,9 @@ class Session:
                     code=Code.RUN_NOT_FOUND,
                     hint="machine run TARGET starts one",
                 )
-            return rows[0].run_id
+            from machine.engine.children import root_of  # noqa: PLC0415 - --help must not pay for it
+
+            return root_of(store, rows[0].run_id, unfinished=False)  # and no child of it, which came later
         prefix = name.lower()
         found = store.find_runs(prefix, limit=4) if prefix else []
         if prefix in found:
@@ -153,7 +155,7 @@ class Session:
         if built is None or built.target is None:
             raise UsageError(
                 f"run {run_id} does not say where its plan came from",
-                hint="name the plan with --target TARGET",
+                hint=_way_to_plan(self, store, run_id),
             )
         if is_test(built.target.spec):
             raise UsageError(
@@ -194,6 +196,17 @@ class Session:
         """Print one remark on stderr, unless the output is for a program."""
         if not self.as_json:
             self.out.line((f"{name}: ", "dim"), text, err=True)
+
+
+def _way_to_plan(session: Session, store: Store, run_id: str) -> str:
+    """Return the way to the plan of a run that does not say where it came from."""
+    from machine.engine.children import root_of  # noqa: PLC0415 - --help must not pay for it
+
+    root, named = root_of(store, run_id, unfinished=False), "name the plan with --target TARGET"
+    if root == run_id:
+        return named
+    resumes, replays = session.command("resume", root), session.command("replay", "--deep", root)
+    return f"it is a child of run {root}: {resumes} drives it, {replays} replays it; or {named}"
 
 
 def names_run(name: str) -> bool:

@@ -12,10 +12,10 @@ import attrs
 import machine
 from machine.cli import progress
 from machine.cli.command_session import Injected, Quiet, Repeated, Session, names_bundle
+from machine.cli.driven_run import Report, driven
 from machine.cli.events_and_facts import short_key
 from machine.cli.json_arguments import json_input
 from machine.cli.output import Output, clean
-from machine.cli.run_and_resume import Report, driven
 from machine.cli.state_text import short_state
 from machine.engine.new_run_id import new_run_id
 from machine.engine.run_result import RunResult

@@ -240,7 +240,7 @@ class Moving(Lines):
         # the display is refreshed by a thread of its own
         under_way = list(self._under_way.items())
         if not under_way:
-            return Text("")
+            return self._awaited()
         table = Table.grid(padding=(0, 2, 0, 0))
         for state_id, attempt in under_way[:_MOST_SHOWN]:
             place = f"{self._position.get(state_id, 0)}/{len(self._position)}"
@@ -255,6 +255,21 @@ class Moving(Lines):
             )
         if len(under_way) > _MOST_SHOWN:
             table.add_row("", "", Text(f"and {len(under_way) - _MOST_SHOWN} more", style="dim"))
+        return table
+
+    def _awaited(self) -> Table | Text:
+        """Return the line of a run that waits for external input in this process."""
+        waits = dict.fromkeys(
+            f"{what} in {_short_name(state_id)}" for state_id, what in self._waits.copy().values()
+        )
+        if not waits:
+            return Text("")
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_row(
+            self._spinner,
+            Text(f"waits for {', '.join(waits)}", style="yellow"),
+            Text("Ctrl-C leaves it", "dim"),
+        )
         return table
 
 

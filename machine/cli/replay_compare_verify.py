@@ -13,7 +13,7 @@ from machine.cli.output import clean, short
 from machine.cli.schedules import permuted, show_divergence
 from machine.cli.state_text import short_state
 from machine.config import UndeclaredIo
-from machine.errors import BundleError, UsageError
+from machine.errors import BundleError, Code, UsageError
 from machine.recordings.compare_with_code import Verdict
 from machine.secrets.store_key import open_keys
 from machine.stores.base import Store
@@ -254,7 +254,9 @@ def verify(
     _tell_verify(session, result)
     if result.ok:
         return Exit.OK
-    if names_bundle(run):
+    if any(problem.code == Code.BUNDLE_NEWER_FORMAT for problem in result.problems):
+        session.note("hint", "update machine")
+    elif names_bundle(run):
         session.note("hint", BUNDLE_DAMAGED)
     else:
         session.note("hint", "restore the store from a backup; what is intact can still be read")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shlex
-import signal
-import time
-from collections.abc import Callable, Mapping
+import math
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import attrs
 from cyclopts import Parameter
@@ -17,27 +13,21 @@ from cyclopts import Parameter
 import machine
 from machine import canonical, codec
 from machine.cli import progress
+from machine.cli.answers_in_advance import InAdvance
 from machine.cli.command_session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
+from machine.cli.driven_run import Report, driven
 from machine.cli.dry_run_report import DryReport
-from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
 from machine.cli.facts_from import Answering
 from machine.cli.json_arguments import json_object, regular_bytes
-from machine.cli.output import STYLES, Output, clean, duration, short
-from machine.cli.wait_text import tell_waits
+from machine.cli.output import on_terminal
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.new_run_id import new_run_id
-from machine.engine.open_wait_info import waits_of
 from machine.engine.run_keeper import LEASE_SECONDS
-from machine.engine.run_reader import PastRun
 from machine.engine.run_result import RunResult
-from machine.errors import Code, CodecError, ConcurrencyError, ConfigError, StoreError, UsageError
-from machine.exception_causes import causes_text, error_json
+from machine.errors import Code, CodecError, ConfigError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.run_status import FINAL_STATUSES
-from machine.kernel.suspension import of_handlers
-from machine.stores.base import Store
-from machine.termination import Terminated
 
 Undriven: TypeAlias = Annotated[
     bool,
@@ -46,6 +36,23 @@ Undriven: TypeAlias = Annotated[
     ),
 ]
 """The annotation of the option for all runs that nobody drives."""
+
+
+Wait: TypeAlias = Annotated[
+    float | None,
+    Parameter(
+        help="How many seconds to wait here, in all, for the answers that handlers wait for (inf: without limit); "
+        "then the run is suspended. On a terminal without limit by default, elsewhere not at all.",
+    ),
+]
+"""The annotation of the option for waiting in this process."""
+
+
+def seconds_to_wait(session: Session, wait: float | None) -> float | None:
+    """Return how long a command waits for answers, None without limit."""
+    if wait is not None:
+        return None if wait == math.inf else wait
+    return None if on_terminal(sys.stderr) and not session.as_json else 0
 
 
 def run(
@@ -60,9 +67,11 @@ def run(
     on_failure: OnFailure | None = None,
     invocation_key: str | None = None,
     lease: float = LEASE_SECONDS,
+    wait: Wait = None,
     dry_run: Flag = False,
     paranoid: Flag = False,
     answering: Answering | None = None,
+    in_advance: InAdvance | None = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -110,7 +119,7 @@ def run(
     if paranoid:
         chosen = attrs.evolve(chosen, paranoid=True)
     chosen = attrs.evolve(chosen, execution_mode=_mode(chosen.execution_mode, concurrency, on_failure))
-    params = input_of(input)
+    params, waiting = input_of(input), (in_advance or InAdvance()).arguments()
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
         raise UsageError(
@@ -120,6 +129,8 @@ def run(
 
     def drive(reporter: progress.Progress) -> tuple[RunResult, Report | None]:
         start = machine.dry_run if dry_run else machine.run
+        more = {} if dry_run else {"wait": seconds_to_wait(session, wait)}
+        given: dict[str, Any] = {**answering.arguments(session, store), **more, **waiting}
         found = start(
             loaded.plan,
             store=store,
@@ -130,7 +141,7 @@ def run(
             reporter=reporter,
             target=loaded.target,
             lease=lease,
-            **answering.arguments(session, store),
+            **given,
         )
         if isinstance(found, DryRun):
             return found.result, DryReport(found)
@@ -166,6 +177,7 @@ def resume(
     allow_plan_change: Flag = False,
     allow_code_change: Flag = False,
     lease: float = LEASE_SECONDS,
+    wait: Wait = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
     session: Injected,
@@ -232,137 +244,11 @@ def resume(
                 allow_code_change=allow_code_change,
                 reporter=reporter,
                 lease=lease,
+                wait=seconds_to_wait(session, wait),
             )
             return result, None
 
         return driven(session, store, run_id, quiet, drive, target=target)
-
-
-class Report(Protocol):
-    """The addition of a command to the report of a run: once as JSON, once as text."""
-
-    def as_json(self) -> Mapping[str, Any]:
-        """Return the members that are added to the JSON object of the run."""
-        ...
-
-    def show(self, out: Output) -> None:
-        """Print it for people."""
-        ...
-
-
-def driven(
-    session: Session,
-    store: Store,
-    run_id: str,
-    quiet: bool,
-    drive: Callable[[progress.Progress], tuple[RunResult, Report | None]],
-    *,
-    target: str | None = None,
-) -> int:
-    """Drive a run with progress on stderr, print its status and the report of `drive`, and return the exit code.
-
-    `run_id` is the run that an exception is about, `target` the plan if it is not the recorded one.
-    """
-    began = time.monotonic()
-    try:
-        hint = f"nothing durable is lost. Continue with: {session.command('resume', run_id)}"
-        watching = progress.watching(quiet=quiet or session.as_json)
-        with watching as reporter, session.user_code(f"run {run_id}", hint):
-            result, report = drive(reporter)
-    except KeyboardInterrupt:
-        raise _cancelled(session, store, run_id) from None
-    except Terminated as exc:
-        code = Exit.TERMINATED if exc.signum == signal.SIGTERM else Exit.HUNG_UP
-        raise _cancelled(session, store, run_id, code) from None
-    except StoreError as exc:
-        if isinstance(exc, ConcurrencyError):
-            if exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:  # these already say what to do
-                exc.hint = f"another process drives the run; {session.command('show', run_id)} tells of it"
-        else:
-            exc.hint = _with_resume(session, store, run_id, exc.hint)
-        raise
-    run_id = result.run_id  # another run than the requested one, if the invocation key was already used
-    code = RUN_EXITS.get(result.status, Exit.FAILED)
-    if session.as_json:
-        session.out.json(
-            {
-                **attrs.asdict(result, recurse=False),
-                "error": result.error and error_json(result.error),
-                "waits": [codec.to_json(wait) for wait in result.waits],
-                "undeclared_io": reporter.undeclared_json(),
-                **(report.as_json() if report is not None else {}),
-            }
-        )
-        return code
-    took = f" in {duration((time.monotonic() - began) * 1000)}" if reporter.recorded else ""
-    session.out.pairs(
-        [
-            ("run", run_id),
-            ("status", (result.status + took, STYLES.get(result.status, ""))),
-            ("digest", short(result.digest)),
-        ]
-    )
-    if report is not None:
-        report.show(session.out)
-    if result.status == "suspended":
-        tell_waits(session, waits_of(PastRun.read(run_id, store)))
-        if of_handlers(result.waits):
-            session.note("all that waits", session.command("waiting"))
-        else:
-            session.note("then", session.command("resume", run_id))
-        return code
-    if result.error is not None and result.status != "completed":
-        trace = reporter.trace_of(result.error).splitlines()
-        # the line of the handler, and the one that raised: often in a library, where there is nothing to repair
-        where = f" ({', then '.join(dict.fromkeys((trace[0], trace[-1])))})" if trace else ""
-        message = f": {clean(result.error.message)}{where}"
-        session.out.line((f"error[{result.error.code}]", "bold red"), message, err=True)
-        for line in causes_text(result.error.causes):
-            session.out.line(clean(line), err=True)
-        if result.error.code == Code.NOT_DETERMINISTIC:
-            for line in (result.error.details or {}).get("text", ()):
-                session.out.line(clean(line), err=True)
-        if session.debug:
-            for line in trace:
-                session.out.line((f"  {line}", "dim"), err=True)
-        if result.error.code == Code.CONTEXT_KEY_MISSING:
-            key = (result.error.details or {}).get("key", "key")
-            session.note(
-                "if the input lacks it",
-                shlex.join(["machine", "run", "TARGET", "--input", json.dumps({key: "..."})]),
-            )
-        if not store.url.startswith("memory:"):
-            session.go_on(run_id, result.fork_at, target)
-    word = "replay" if result.status == "completed" else "show"
-    if not store.url.startswith("memory:"):  # which nobody would find again
-        session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))
-    return code
-
-
-def _is_last(store: Store, run_id: str) -> bool:
-    rows = store.list_runs(limit=1).rows
-    return bool(rows) and rows[0].run_id == run_id
-
-
-def _with_resume(session: Session, store: Store, run_id: str, hint: str | None) -> str | None:
-    """Return a hint that also says how to resume a run after its store failed, if any of it was stored."""
-    with contextlib.suppress(StoreError):
-        if store.run_exists(run_id):
-            return f"{f'{hint}, ' if hint else ''}then continue with: {session.command('resume', run_id)}"
-    return hint
-
-
-def _cancelled(session: Session, store: Store, run_id: str, code: Exit = Exit.CANCELLED) -> Cancelled:
-    if store.run_exists(run_id):
-        command = session.command("resume", run_id)
-        cancelled = Cancelled(
-            f"interrupted; nothing durable is lost. Continue with: {command}",
-            details={"run_id": run_id, "resume": command},
-        )
-    else:
-        cancelled = Cancelled("interrupted; nothing was recorded yet")
-    cancelled.exit = code
-    return cancelled
 
 
 def input_of(text: str) -> dict[str, Any]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import attrs
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine import codec
+from machine.cli.child_text import child_of, tell_children
 from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
+from machine.engine.child_list import listed_children
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import facts_from
 from machine.engine.run_reader import PastRun, parent_of
@@ -90,16 +93,22 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     """
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
-        waits, kept = waits_of(log), unconsumed(log)
+        waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
         manifest, built = log.manifest, log.provenance
     if session.as_json:
-        more = {"waits": [shown(wait) for wait in waits], "unconsumed": list(map(_message_json, kept))}
+        more = {
+            "waits": [shown(wait) for wait in waits],
+            "unconsumed": list(map(_message_json, kept)),
+            "child_of": child_of(log),
+            "children": [attrs.asdict(child) for child in children],
+        }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
+        tell_children(session, children)
         _print_waits(session, waits, kept)
         if not log.history.final:
             word, name = ("import", run) if names_bundle(run) else ("resume", log.run_id)
@@ -251,6 +260,8 @@ def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
 
 
 def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
+    if (begun_by := child_of(log)) is not None:
+        return [("child of", clean(begun_by["run_id"]))]
     parent, source = parent_of(log.entries[0]), facts_from(log.entries[0])
     if source is not None:
         return [("facts", f"from {clean(source)}")]

@@ -16,6 +16,7 @@ _WORDS: Final = {
     "approve": "to approve",
     "reject": "to reject",
     "signal": "to send it",
+    "show": "to look at it",
 }
 
 

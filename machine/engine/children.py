@@ -115,7 +115,7 @@ class ChildRuns:
         return outcome_of(result)
 
     async def _stop(self, reason: BaseException) -> NoReturn:
-        """Stop driving the run, because its child cannot be driven: the caller is told why, and no handler."""
+        """Stop driving the run, because its child cannot be driven: the caller gets the reason."""
         self._control.stop(reason)
         await anyio.sleep_forever()
         raise reason
@@ -207,14 +207,17 @@ def parent_run_of(entry: Entry) -> tuple[str, str] | None:
     return (parent, key) if isinstance(parent, str) and isinstance(key, str) else None
 
 
-def root_of(store: Store, run_id: str) -> str:
-    """Return the run to drive so that a run goes on: of a child, the topmost parent that still waits for it."""
+def root_of(store: Store, run_id: str, *, unfinished: bool = True) -> str:
+    """Return the topmost run that a run is below as a child, or the run itself.
+
+    With `unfinished` it is the one to drive so that the run goes on: no run that has ended is passed.
+    """
     seen = {run_id}
     while True:
         found = parent_run_of(run_reader.first_entry(store, run_id)[0])
         if found is None or found[0] in seen or not store.run_exists(found[0]):
             return run_id
-        if store.run_row(found[0]).status in FINAL_STATUSES:
+        if unfinished and store.run_row(found[0]).status in FINAL_STATUSES:
             return run_id
         run_id = found[0]
         seen.add(run_id)
@@ -245,7 +248,7 @@ def _last_entry(store: Store, run_id: str) -> Entry:
 
 
 def tell_parent(store: Store, run_id: str) -> None:
-    """Post to the parent of a run that has ended that it has; a parent that has ended is told nothing."""
+    """Post to the parent of a run that has ended that it has, unless the parent has ended too."""
     found = parent_run_of(run_reader.first_entry(store, run_id)[0])
     if found is None:
         return

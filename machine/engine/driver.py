@@ -25,6 +25,7 @@ from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
+from machine.engine.in_process_waits import answered_or
 from machine.engine.leftover_tasks import Leftovers
 from machine.engine.new_run import begin, going_on
 from machine.engine.recorder import Recorder
@@ -75,10 +76,7 @@ from machine.plan import Graph
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfRun
 from machine.state import PlanState
-from machine.waits import (
-    PlanWait,
-    SecretWait,
-)
+from machine.waits import PlanWait, SecretWait
 from machine.watch.watch import behind_io
 
 
@@ -242,8 +240,10 @@ class Run:
             case SuspendRun(waits):
                 if not (self.live and of_handlers(waits)):
                     await self._emit(RunSuspended(waits))
-                elif self.goes_on is None or not await self.goes_on():
-                    await self.log.suspend(RunSuspended(waits))  # else a message came: it may be an answer
+                else:
+                    await answered_or(
+                        self.goes_on, lambda: self.log.suspend(RunSuspended(waits)), self.control
+                    )
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -17,6 +17,8 @@ import anyio
 import attrs
 
 from machine import canonical
+from machine.engine.cancellation_origin import Stopped
+from machine.engine.stop_signal import Control
 from machine.errors import Code, UsageError
 from machine.kernel.history import History
 from machine.kernel.open_waits import OpenWait
@@ -106,6 +108,8 @@ class Patience:
         self._waiting = waiting
         self._log = log
         self._woken = woken
+        if waiting.skips:  # an earlier driver may have been further
+            log.skip_to(log.history.open_waits.latest_ms)
         self._left = math.inf if waiting.seconds is None else waiting.seconds
 
     async def goes_on(self) -> bool:
@@ -184,3 +188,21 @@ def approval_of(given: Any) -> dict[str, Any]:
             code=Code.INVALID_INPUT,
         )
     return {name: answer.get(name) for name in ("approved", "by", "comment", "value")}
+
+
+async def answered_or(
+    goes_on: Callable[[], Awaitable[bool]] | None, suspend: Callable[[], Awaitable[bool]], control: Control
+) -> None:
+    """Wait for an answer in this process, and suspend the run if there is none; also one that is stopped meanwhile.
+
+    It is not suspended over a message that came since, which may be an answer.
+    """
+    try:
+        if goes_on is not None and await goes_on():
+            return
+    except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+        if not control.cancelling:
+            with anyio.CancelScope(shield=True):
+                await suspend()
+        raise
+    await suspend()

@@ -18,8 +18,8 @@ from machine.waits import EffectWait
 UNREADABLE: Final = "unreadable"
 """Kind of the entry for a run whose log cannot be read."""
 
-ANSWERING_KINDS: Final = frozenset({"answer", "signal", "child_ended"})
-"""The kinds of messages that a wait can take."""
+ANSWERING_KINDS: Final = frozenset({"answer", "signal"})
+"""The kinds of messages that a wait can take; that a child run has ended is no answer, but a reason to look."""
 
 
 @attrs.frozen
@@ -115,6 +115,8 @@ def _commands(run: PastRun, wait: OpenWaitInfo) -> tuple[tuple[str, ...], ...]:
         if wait.correlation is not None:
             return (("signal", "--correlation", wait.correlation, wait.name),)
         return (("signal", run_id, wait.name),)
+    if wait.kind == "child" and wait.child is not None:
+        return (("show", wait.child),)
     return ()
 
 

@@ -228,6 +228,8 @@ async def resume(
     reporter: Reporter | None = None,
     lease: float = LEASE_SECONDS,
     wait: float | None = 0,
+    clock: Clock = "wall",
+    answers: Mapping[str, Any] | None = None,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
@@ -235,9 +237,9 @@ async def resume(
     An attempt that a crash left open is closed explicitly first. A run that has ended is returned unchanged,
     and nothing is written; so is a suspended one whose external input has not arrived. With `allow_plan_change`
     it continues with another plan, where every state that ran still exists and none of them would have to
-    follow one that has not run. `transports`, `catalogue`, `lease` and `wait` are those of `run`. When no
-    process here can check that the last driver is alive, the run is taken over once its lease has expired: this
-    waits as long, and informs the reporter.
+    follow one that has not run. `transports`, `catalogue`, `lease`, `wait`, `clock` and `answers` are those of
+    `run`. When no process here can check that the last driver is alive, the run is taken over once its lease
+    has expired: this waits as long, and informs the reporter.
 
     Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and
     `UsageError` (`transport_missing`, `catalogue_missing`, `secret_not_set`), `RunError`
@@ -249,7 +251,7 @@ async def resume(
         reporter or Reporter(),
         second,
         lease_ms_of(lease),
-        Waiting.of(wait),
+        Waiting.of(wait, clock, answers),
     )
     changes = Changes(allow_plan_change, allow_code_change)
     return await _resumed(plan.graph, store, run_id, watched, changes)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 from collections import ChainMap
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.deliver import Inbox
 from machine.errors import BundleError, Code, ConcurrencyError, UsageError
 from machine.events import Artifact
+from machine.kernel.history import History
 from machine.kernel.run_index import advance
+from machine.kernel.run_status import RunStatus
 from machine.recordings.bundle_reader import is_readable, read_bundle
 from machine.recordings.bundle_secrets import adding_key, unlocked_key, with_secrets
 from machine.recordings.bundle_writer import pieces, write_bundle
@@ -30,6 +33,10 @@ from machine.stores.memory import MemoryStore
 
 _BATCH: Final = 16 * 1024 * 1024
 """The bytes of artifacts that are stored in one append; what a killed import leaves is named by no log."""
+
+
+IMPORTED: Final = "imported"
+"""The kind of message that has a driver look for what a run waited for elsewhere."""
 
 
 @attrs.frozen
@@ -100,6 +107,8 @@ def _exported(
         raise UsageError("a readable bundle has no secrets", hint="leave out one of the two")
     run_reader.require_run(store, run_id)
     recording = gather(run_reader.entries(store, run_id), store.get)
+    if recording.waits and not recording.ended:
+        recording = attrs.evolve(recording, messages=tuple(store.inbox(run_id)))
     if secrets is not None:
         recording = with_secrets(recording, store, secrets)
     return pieces(recording, gzip=gzip, readable=readable)
@@ -201,7 +210,26 @@ def _append(recording: Recording, store: Store, seals: list[Artifact]) -> None:
         if size > _BATCH:
             store.append(recording.run_id, 0, [], batch)
             batch, size = [], 0
-    store.append(recording.run_id, 0, recording.log, [*batch, *seals])
+    last: dict[str, Any] = {"messages": recording.messages} if recording.messages else {}
+    awaits: dict[str, Any] = {"awaits": found} if (found := _awaits(recording)) else {}
+    try:
+        store.append(recording.run_id, 0, recording.log, [*batch, *seals], **last, **awaits)
+    except ConcurrencyError as exc:
+        if exc.code != Code.INBOX_MOVED:
+            raise
+        # the store has a signal for it already, so it is due at once
+        store.append(recording.run_id, 0, recording.log, [*batch, *seals], **last)
+        store.post(recording.run_id, IMPORTED, {})
+
+
+def _awaits(recording: Recording) -> list[tuple[str, str]]:
+    """Return the names and correlations of the signals that a suspended run waits for."""
+    history = History()
+    for entry in recording.entries if recording.waits and not recording.ended else ():
+        history.advance(entry)
+    if history.status is not RunStatus.SUSPENDED:
+        return []
+    return Inbox.awaits(history, lambda artifact_id: recording.artifacts[artifact_id][1])
 
 
 def _is_there(recording: Recording, store: Store, path: str) -> bool:

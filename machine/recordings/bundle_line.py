@@ -20,12 +20,13 @@ from machine.errors import CanonicalError, CodecError, IdError
 from machine.events import Artifact, Entry
 from machine.ids import RunId
 from machine.secrets.bundle_key import is_lock
-from machine.stores.base import MAX_ARTIFACT_BYTES
+from machine.stores.base import MAX_ARTIFACT_BYTES, Message
 
 FORMAT: Final = "machine-bundle"
-_PLAIN, READABLE, _WITH_SECRETS = 1, 2, 3
-VERSIONS: Final = (_PLAIN, READABLE, _WITH_SECRETS)
-"""The versions that can be read. Bundles with secrets have their own, so that older programs refuse them."""
+_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS = 1, 2, 3, 4, 5
+VERSIONS: Final = (_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS)
+"""The versions that can be read. What an older program cannot read has one of its own, so that it says so: bundles
+with secrets, and runs in which a handler has waited, in either form."""
 
 MAX_JSON: Final = 1024 * 1024
 """The most bytes of an artifact that is written as JSON; a larger one is text, to bound what is decoded."""
@@ -38,6 +39,7 @@ MAX_LINE: Final = 700 * 1024 * 1024
 
 ARTIFACT: Final = b'{"artifact":{'
 EVENT: Final = b'{"event":{'
+MESSAGE: Final = b'{"message":{'
 END: Final = b'{"end":{'
 _START: Final = b'{"bundle":{"format":"%b","version":' % FORMAT.encode()
 _VERSION: Final = re.compile(re.escape(_START) + rb"([1-9]\d{0,8})[,}]")
@@ -58,13 +60,15 @@ _PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, t
 class Header:
     """The first line: the run's id and the canonical bytes of its plan and, if present, its provenance.
 
-    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them.
+    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them. `waits` is true
+    when a handler of the run has waited.
     """
 
     run_id: str
     plan: bytes
     provenance: bytes | None
     secrets: bytes | None = None
+    waits: bool = False
 
 
 # -- encode --------------------------------------------------------------------------------------------------
@@ -83,7 +87,7 @@ def header_line(header: Header) -> bytes:
     """Return the header as a line; like all these functions, without a line end."""
     built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
     lock = b"" if header.secrets is None else b',"secrets":%b' % header.secrets
-    version = _PLAIN if header.secrets is None else _WITH_SECRETS
+    version = _WAITS if header.waits else _PLAIN if header.secrets is None else _WITH_SECRETS
     return _summed(
         b'%b%d},"hash":"blake3","plan":%b,%b"run_id":"%b"%b'
         % (_START, version, header.plan, built, header.run_id.encode(), lock)
@@ -119,11 +123,23 @@ def event_line(seq: int, body: bytes, info: Mapping[str, Any]) -> bytes:
     return _summed(b'{"event":%b,"info":%b,"seq":%d' % (body, kept, seq))
 
 
-def end_line(*, artifacts: int, chain: bytes, digest: str, events: int) -> bytes:
-    """Return the last line."""
+def message_line(message: Message) -> bytes:
+    """Return a message to the run as a line."""
+    value = {
+        "data": message.data,
+        "kind": message.kind,
+        "number": message.number,
+        "ts_millis": message.ts_millis,
+    }
+    return _summed(b'{"message":%b' % canonical.encode(value))
+
+
+def end_line(*, artifacts: int, chain: bytes, digest: str, events: int, messages: int | None = None) -> bytes:
+    """Return the last line; `messages` is their number in a bundle of a run that waits."""
+    counted = b"" if messages is None else b',"messages":%d' % messages
     return _summed(
-        b'{"end":{"artifacts":%d,"chain":"%b","digest":"%b","events":%d}'
-        % (artifacts, chain.hex().encode(), digest.encode(), events)
+        b'{"end":{"artifacts":%d,"chain":"%b","digest":"%b","events":%d%b}'
+        % (artifacts, chain.hex().encode(), digest.encode(), events, counted)
     )
 
 
@@ -139,6 +155,11 @@ def version_of(head: bytes) -> int | None:
     """Return the version given at the beginning of a first line, or None."""
     found = _VERSION.match(head)
     return None if found is None else int(found[1])
+
+
+def is_readable(version: int | None) -> bool:
+    """Return whether bundles of a version are in the form that people review."""
+    return version in {READABLE, READABLE_WAITS}
 
 
 def check_sum(line: bytes) -> None:
@@ -195,7 +216,8 @@ def parse_header(line: bytes) -> Header:
     lock = value.get("secrets")
     if "secrets" in value and not is_lock(lock):
         raise ValueError("what it says of the key of its secrets is not of this version")
-    header = Header(run_id, _encoded(value["plan"]), built, None if lock is None else _encoded(lock))
+    locked = None if lock is None else _encoded(lock)
+    header = Header(run_id, _encoded(value["plan"]), built, locked, waits=version_of(line) == _WAITS)
     _same(line, header_line(header))
     return header
 
@@ -263,3 +285,17 @@ def parse_event(line: bytes, run_id: str) -> tuple[Entry, bytes]:
         raise ValueError(f"it has no canonical form: {exc}") from None
     data = b'{"event":%b,"info":%b,"seq":%d}' % (body, _encoded({**info, "run_id": run_id}), seq)
     return codec.decode_entry(seq, data), data
+
+
+def parse_message(line: bytes) -> Message:
+    """Return the message of a line whose checksum is valid."""
+    value = _decoded(line)
+    _fields(value, {"message", "sum"})
+    said = value["message"]
+    _fields(said, {"data", "kind", "number", "ts_millis"})
+    numbers = said["number"], said["ts_millis"]
+    if any(type(number) is not int or number < 0 for number in numbers) or type(said["kind"]) is not str:
+        raise ValueError("it is not a message: a number, a kind, data and a time")
+    message = Message(said["number"], said["kind"], said["data"], said["ts_millis"])
+    _same(line, message_line(message))
+    return message

@@ -19,7 +19,7 @@ from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.recordings.bundle_line_reader import CONFLICT, read_lines
 from machine.recordings.bundle_writer import carried, end_of
 from machine.recordings.run_contents import Recording, gather, seals_of
-from machine.stores.base import ZERO_CHAIN, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Message, StoredEvent
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Recording:
     """Return the run of a bundle after a full check. Raises what `open_bundle` raises."""
     lines = read_lines(os.fspath(path))
     first = next(lines)
-    if form.version_of(first) == form.READABLE:
+    if form.is_readable(form.version_of(first)):
         from machine.recordings.readable_reader import read_readable  # noqa: PLC0415 - most bundles are not
 
         return read_readable([first, *lines], os.fspath(path))
@@ -36,8 +36,8 @@ def read_bundle(path: str | os.PathLike[str]) -> Recording:
 
 
 def is_readable(path: str | os.PathLike[str]) -> bool:
-    """Return whether a bundle is of version 2. Raises `BundleError`."""
-    return form.version_of(next(read_lines(os.fspath(path)))) == form.READABLE
+    """Return whether a bundle is in the form that people review. Raises `BundleError`."""
+    return form.is_readable(form.version_of(next(read_lines(os.fspath(path)))))
 
 
 class _Reader:
@@ -50,6 +50,7 @@ class _Reader:
         self.seals: dict[str, Artifact] = {}
         self.lines: dict[str, int] = {}  # of artifacts
         self.first_event = 0
+        self.messages: list[Message] = []
 
     def read(self, found: Iterator[bytes]) -> Recording:
         lines = self._checked(found)
@@ -65,7 +66,14 @@ class _Reader:
                 if log:
                     raise self._wrong("an artifact follows an event")
                 self._add(self._parsed(form.parse_artifact, line), header)
+            elif line.startswith(form.MESSAGE) and header.waits and log:
+                message = self._parsed(form.parse_message, line)
+                if message.number != len(self.messages) + 1:
+                    raise self._wrong(f"message {message.number} is not the next one")
+                self.messages.append(message)
             elif line.startswith(form.EVENT):
+                if self.messages:
+                    raise self._wrong("an event follows a message")
                 entry, data = self._parsed(lambda line: form.parse_event(line, header.run_id), line)
                 if entry.seq != len(log) + 1:
                     raise self._wrong(f"event {entry.seq} is in the place of event {len(log) + 1}")
@@ -82,7 +90,12 @@ class _Reader:
             self.line += 1
             raise self._wrong("it has no end: a part of it is missing", Code.BUNDLE_TRUNCATED)
         last = self.line
-        recording = self._gathered(header, log)
+        recording = attrs.evolve(self._gathered(header, log), messages=tuple(self.messages))
+        self.line = 1
+        if recording.waits != header.waits:
+            raise self._wrong("its version is not that of this run")
+        if recording.ended and self.messages:
+            raise self._wrong("there are messages to a run that has ended")
         self.line = last
         if end_of(recording) != end:
             raise self._wrong(f"it is not the end of this run, which would be {end_of(recording).decode()}")

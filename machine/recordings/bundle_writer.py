@@ -60,6 +60,8 @@ def _lines(recording: Recording) -> Iterator[tuple[bytes, int]]:
         yield form.artifact_line(seal), form.MAX_LINE
     for entry in recording.entries:
         yield form.event_line(entry.seq, entry.body, entry.info), form.MAX_JSON_LINE
+    for message in recording.messages:
+        yield form.message_line(message), form.MAX_JSON_LINE
     yield end_of(recording), form.MAX_JSON_LINE
 
 
@@ -70,6 +72,7 @@ def _header_of(recording: Recording) -> form.Header:
         _json_of(recording, recording.plan_id),
         None if built is None else _json_of(recording, built),
         None if recording.lock is None else canonical.encode(recording.lock),
+        recording.waits,
     )
 
 
@@ -96,6 +99,7 @@ def end_of(recording: Recording) -> bytes:
         chain=recording.chain,
         digest=recording.digest,
         events=len(recording.log),
+        messages=len(recording.messages) if recording.waits else None,
     )
 
 

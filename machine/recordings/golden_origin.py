@@ -11,7 +11,7 @@ from pathlib import Path
 
 from machine import canonical
 from machine.errors import MachineError
-from machine.recordings.bundle_line import READABLE, parse_header, version_of
+from machine.recordings.bundle_line import is_readable, parse_header, version_of
 from machine.recordings.bundle_line_reader import read_lines
 from machine.recordings.readable_reader import provenance_of
 
@@ -26,7 +26,7 @@ def test_of(golden: str | os.PathLike[str]) -> tuple[Path, str] | None:
     try:
         lines = read_lines(os.fspath(golden))
         first = next(lines)
-        built = provenance_of(lines) if version_of(first) == READABLE else parse_header(first).provenance
+        built = provenance_of(lines) if is_readable(version_of(first)) else parse_header(first).provenance
         spec = (canonical.decode(built or b"{}").get("target") or {}).get("spec", "")
     except (MachineError, ValueError, StopIteration, OSError, AttributeError):
         return None

@@ -27,6 +27,9 @@ _OWN_KEY: Final = re.compile(
     r"@(?P<state>[^/]*)/(?P<attempt>\d{1,9})/(?P<namespace>.*)/(?P<digest>[0-9a-f]{64})/(?P<number>r?\d{1,9})",
     re.DOTALL,
 )
+_OWN_WAIT: Final = re.compile(
+    r"@(?P<state>[^/]*)/wait/(?P<kind>[a-z]+)/(?P<digest>[0-9a-f]{64})/(?P<number>\d{1,9})"
+)
 
 
 @attrs.frozen
@@ -87,7 +90,7 @@ class Course:
             case "run_started":
                 for name in ("manifest_id", "plan_id", "initial_snapshot_id"):
                     body.pop(name)
-            case "fact_recorded" | "effect_intended":
+            case "fact_recorded" | "effect_intended" | "wait_begun":
                 detail = self._without_ids(body, place)
             case "domain_event":
                 if "payload_ref" in body:
@@ -125,17 +128,15 @@ class Course:
         key, digest, namespace = body.pop("key"), body.pop("request_digest"), body.pop("namespace", None)
         if "piece" in body:
             key = stream_key(key)
-        own = _OWN_KEY.fullmatch(key)
+        own, wait = _OWN_KEY.fullmatch(key), _OWN_WAIT.fullmatch(key)
         if namespace is None:  # of a version that did not record the namespace of an effect
             namespace, body["namespace"] = "-" if own is None else own["namespace"], None
-        if (
-            own is not None
-            and own["state"] == state_id
-            and (own["namespace"], own["digest"]) == (namespace, digest)
-        ):
-            if own["number"] != "0":
-                body["call"] = own["number"]
-            if own["attempt"] != attempt:
+        found = own or wait
+        named = own["namespace"] if own is not None else f"wait.{wait['kind']}" if wait is not None else None
+        if found is not None and (found["state"], named, found["digest"]) == (state_id, namespace, digest):
+            if found["number"] != "0":
+                body["call"] = found["number"]
+            if own is not None and own["attempt"] != attempt:
                 body["made_in"] = int(own["attempt"])
         else:
             body["key"] = key
@@ -179,7 +180,7 @@ class Course:
                 built = self.opening.pop("provenance_id", None)
                 info = info if built is None else {**info, "provenance_id": built}
                 body |= self.opening
-            case "fact_recorded" | "effect_intended":
+            case "fact_recorded" | "effect_intended" | "wait_begun":
                 self._with_ids(body, place, block.detail, is_fact=block.kind == "fact_recorded")
             case "domain_event":
                 data = canonical.encode(body.get("payload"))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import attrs
 from blake3 import blake3
 
 from machine import canonical, codec
@@ -17,14 +18,23 @@ from machine.config import BuildProvenance
 from machine.engine.fork_prefix import FACTS_FROM_ID, SHARED_PAST_ID
 from machine.engine.recorded_answers import FACTS_EFFECTS, FACTS_FROM
 from machine.errors import BundleError, Code
-from machine.events import RunCompleted, RunStarted
+from machine.events import INBOX_SEEN, RunCompleted, RunStarted
 from machine.io.recorded_answers_io import ANSWERED_BY
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
+from machine.kernel.linearize import without_suspensions
+from machine.kernel.open_waits import DUE, MESSAGE
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.transactions import EFFECT_KEY
 from machine.plan import Graph, recorded_graph
-from machine.recordings.bundle_line import FORMAT, MAX_JSON_LINE, READABLE, version_of
+from machine.recordings.bundle_line import (
+    FORMAT,
+    MAX_JSON_LINE,
+    READABLE,
+    READABLE_WAITS,
+    is_readable,
+    version_of,
+)
 from machine.recordings.readable_events import RUN, Block, Course
 from machine.recordings.readable_json import lines_of
 from machine.recordings.run_contents import Recording
@@ -48,6 +58,9 @@ _LEFT_OUT: Final = frozenset(
         FACTS_FROM_ID,
         FACTS_EFFECTS,
         ANSWERED_BY,
+        DUE,
+        INBOX_SEEN,
+        MESSAGE,
     }
 )
 """Informational fields that differ in each recording and that no replay needs."""
@@ -67,6 +80,8 @@ def readable_lines(recording: Recording, *, dated_first: bool = False) -> Iterat
     """
     hashed, total = blake3(), 0
     recorded = _second_of(recording.entries[0].ts_millis)
+    if recording.waits:
+        recording = _in_one_piece(recording)
     for line in _content(recording, {"recorded": recorded} if dated_first else {}):
         total += len(line) + 1
         if len(line) > MAX_JSON_LINE or total > MOST_BYTES:
@@ -84,15 +99,23 @@ def readable_lines(recording: Recording, *, dated_first: bool = False) -> Iterat
     yield canonical.encode({"end": {**end, "hash": hashed.hexdigest()}})
 
 
+def _in_one_piece(recording: Recording) -> Recording:
+    """Return a run without the suspensions that it has come back from: a matter of timing, and in no digest."""
+    entries = [entry._replace(seq=seq) for seq, entry in enumerate(without_suspensions(recording.entries), 1)]
+    return attrs.evolve(recording, entries=entries, log=recording.log[: len(entries)])
+
+
 def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
     first = recording.entries[0]
     if SHARED_PAST_ID in first.info:
         raise _unfit(recording, "it is a fork with other facts, which names events of another run")
     if FACTS_FROM_ID in first.info and not isinstance(recording.entries[-1].event, RunCompleted):
         raise _unfit(recording, "it has not ended, and still needs the recording that answers its calls")
+    if recording.waits and not recording.ended:
+        raise _unfit(recording, "it has not ended, and has been sent messages that this version cannot hold")
     yield canonical.encode(
         {
-            "bundle": {"format": FORMAT, "version": READABLE},
+            "bundle": {"format": FORMAT, "version": READABLE_WAITS if recording.waits else READABLE},
             "hash": "blake3",
             "run_id": recording.run_id,
             **header,
@@ -202,7 +225,7 @@ def _second_of(milliseconds: int) -> str:
 def without_time(bundle: bytes) -> bytes:
     """Return what a bundle says besides the time of its recording: equal for equal runs."""
     lines = bundle.split(b"\n")
-    if version_of(lines[0]) != READABLE:
+    if not is_readable(version_of(lines[0])):
         return bundle
     return b"\n".join(line for line in lines[1:] if not line.startswith(b'{"end":'))
 

@@ -50,13 +50,14 @@ class ReplayedChildren:
     def recorded(self, history: History, store: Store) -> Iterator[RecordedChild]:
         """Yield the children of a run that was replayed, in the order they were begun.
 
-        A child that its parent waits for may not have begun yet. Raises `NotFoundError` for one that is missing.
+        Where a crash has left the attempt open that waits for it, a child may not have begun. Raises
+        `NotFoundError` for one that is missing otherwise.
         """
         for key, wait in history.open_waits.children.items():
             child, fact = wait.child or "", history.facts.get(key)
             answered = fact is not None and isinstance(fact.outcome, FactValue)
             if not store.run_exists(child):
-                if not answered:
+                if not answered and wait.begun.state_id in history.open:
                     continue
                 raise NotFoundError(
                     f"run {history.run_id} has the child run {child}, which is not in {store.url}",

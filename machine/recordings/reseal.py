@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machine.errors import BundleError, Code
-from machine.recordings.bundle_line import READABLE, version_of
+from machine.recordings.bundle_line import READABLE, is_readable, version_of
 from machine.recordings.bundle_line_reader import read_lines
 from machine.recordings.bundle_writer import pieces
 from machine.recordings.readable_reader import read_unsealed
@@ -19,7 +19,7 @@ def resealed(path: str | os.PathLike[str]) -> bytes:
     path = os.fspath(path)
     lines = list(read_lines(path))
     version = version_of(lines[0])
-    if version != READABLE:
+    if not is_readable(version):
         raise BundleError(
             f"it is of version {version}, whose contents cannot be merged: only version {READABLE} is resealed",
             path=path,

@@ -21,16 +21,18 @@ from machine.events import (
     Event,
     FactRecorded,
     FactValue,
+    RunCompleted,
     RunResumed,
     RunStarted,
     StateCompleted,
     StateFailed,
+    WaitBegun,
 )
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.value_chunks import chunk_ids
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
-from machine.stores.base import ZERO_CHAIN, StoredEvent
+from machine.stores.base import ZERO_CHAIN, Message, StoredEvent
 
 Walked: TypeAlias = dict[tuple[str, str], int]
 """The nodes of snapshots that were looked at, by place and id, with the number of keys of each."""
@@ -41,7 +43,8 @@ class Recording:
     """A whole run, checked; `artifacts` are in order of first reference, each with its kind there.
 
     `seals` are sealed secrets, which are not part of the run: any may be absent. `lock` is the bundle's part of
-    the key that sealed them (`secrets.bundle_key`). Only bundles exported with secrets have them.
+    the key that sealed them (`secrets.bundle_key`). Only bundles exported with secrets have them. `messages` are
+    those to a run that waits and has not ended: they are no part of its log.
     """
 
     run_id: str
@@ -53,6 +56,17 @@ class Recording:
     digest: str
     seals: Mapping[str, Artifact] = attrs.field(factory=dict)
     lock: Mapping[str, Any] | None = None
+    messages: Sequence[Message] = ()
+
+    @property
+    def waits(self) -> bool:
+        """True when a handler of the run has waited: earlier versions cannot read such a log."""
+        return any(isinstance(entry.event, WaitBegun) for entry in self.entries)
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing can follow the last event."""
+        return isinstance(self.entries[-1].event, RunCompleted)
 
     @property
     def chain(self) -> bytes:
@@ -166,7 +180,7 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
             yield event.request_digest, ArtifactKind.FACT_REQUEST
             if isinstance(event.outcome, FactValue):
                 yield event.outcome.payload_id, ArtifactKind.FACT_PAYLOAD
-        case EffectIntended():
+        case EffectIntended() | WaitBegun():
             yield event.request_digest, ArtifactKind.FACT_REQUEST
         case DomainEventRecorded() if event.payload_ref is not None:
             yield event.payload_ref, ArtifactKind.DOMAIN_PAYLOAD

@@ -22,7 +22,7 @@ from machine.events import Artifact, ArtifactKind
 from machine.ids import ArtifactId, RunId
 from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
-from machine.stores.base import MAX_ARTIFACT_BYTES, StoredEvent
+from machine.stores.base import MAX_ARTIFACT_BYTES, Message, StoredEvent
 from machine.stores.lease import HeldLease, Lease, lease_is_held
 
 MAX_SEQ: Final = 2**63 - 1
@@ -44,11 +44,12 @@ class Terms(NamedTuple):
     inbox_seen: int | None = None
     takes: Collection[int] = ()
     awaits: Collection[tuple[str, str]] = ()
+    messages: Sequence[Message] = ()
 
     @property
     def usual(self) -> bool:
         """True when there is no condition but the lease."""
-        return self.inbox_seen is None and not self.takes and not self.awaits
+        return self.inbox_seen is None and not self.takes and not self.awaits and not self.messages
 
 
 def check_append(
@@ -96,6 +97,12 @@ def _check_terms(terms: Terms, events: Sequence[StoredEvent]) -> None:
         raise UsageError(f"takes is {terms.takes!r}, not the numbers of signals")
     for name, correlation in terms.awaits:
         check_signal_names(name, correlation)
+    for number, message in enumerate(terms.messages, 1):
+        check_message(message.kind, message.data)
+        if message.number != number or not _is_whole(message.ts_millis, 0, MAX_SEQ):
+            raise UsageError(f"message {message.number!r} is not message {number}, or has no time")
+    if terms.messages and (not events or events[0].seq != 1):
+        raise UsageError("messages come with the whole log of a run")
 
 
 def check_awaits(status: str) -> None:

@@ -141,13 +141,15 @@ class Store(Protocol):
         inbox_seen: int | None = None,
         takes: Collection[int] = (),
         awaits: Collection[tuple[str, str]] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
         `inbox_seen` is the number of the last message that the caller has read, 0 for none. Without events it says
         that a suspended run has no use for what it received: it is no longer due because of that (`due_runs`).
         `takes` are the numbers of signals that the events hand out, and `awaits` the names and correlations of
-        those that the run waits for, if the events suspend it: each such signal makes it due.
+        those that the run waits for, if the events suspend it: each such signal makes it due. `messages` are the
+        inbox of a run whose whole log this is, as another store had it.
 
         Raises `ConcurrencyError` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
         when `lease` is not the run's current one, or was released (one that has only expired still appends); with

@@ -94,10 +94,13 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
         inbox_seen: int | None = None,
         takes: Collection[int] = (),
         awaits: Collection[tuple[str, str]] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
         """Write artifacts and events, all or none (see `Store.append`)."""
         contents = self._open()
-        check_append(run_id, expected_seq, events, artifacts, Terms(lease, inbox_seen, takes, awaits))
+        check_append(
+            run_id, expected_seq, events, artifacts, Terms(lease, inbox_seen, takes, awaits, messages)
+        )
         run_id = str(run_id)
         with contents.lock:
             self._check_lease(contents, run_id, lease)
@@ -128,6 +131,8 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
                     contents.invocations[key] = run_id
                 contents.taken.update(takes)
                 self._note_waits(contents, row, events, awaits)
+                if messages:
+                    self._keep_messages(contents, row, messages)
             elif looked_at:
                 contents.answered.pop(run_id, None)
 
@@ -145,6 +150,13 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
             contents.signal_waits.setdefault(row.run_id, set()).update(awaits)
         if ends_with_answer(row, events):
             contents.answered.setdefault(row.run_id, self.clock())
+
+    @staticmethod
+    def _keep_messages(contents: Contents, row: RunRow, messages: Sequence[Message]) -> None:
+        inbox = [(each.kind, canonical.encode(each.data), each.ts_millis) for each in messages]
+        contents.inboxes[row.run_id] = inbox
+        if row.status == RunStatus.SUSPENDED:
+            contents.answered.setdefault(row.run_id, inbox[0][2])
 
     def _refuse_leased(self, contents: Contents, run_id: str) -> None:
         held = contents.leases.get(run_id)

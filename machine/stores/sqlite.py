@@ -122,9 +122,10 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
         inbox_seen: int | None = None,
         takes: Collection[int] = (),
         awaits: Collection[tuple[str, str]] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        terms = Terms(lease, inbox_seen, takes, awaits)
+        terms = Terms(lease, inbox_seen, takes, awaits, messages)
         blobs = check_append(run_id, expected_seq, events, artifacts, terms)
         # in the order of their ids, so that neighbours in their index are written together
         blobs.sort(key=itemgetter(0))

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from machine import canonical
 from machine.errors import CorruptionError
 from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
 from machine.kernel.run_status import RunStatus
@@ -120,6 +121,8 @@ class Appends:
         if not events and terms.inbox_seen is not None and found:
             sqlite_signals.check_none_awaited(conn, run_id, found[0], self._now())
             conn.execute(_LOOKED_AT, (found[0],))
+        for message in terms.messages:
+            sqlite_inbox.post(conn, run_id, message.kind, canonical.encode(message.data), message.ts_millis)
         if key is not None and terms.lease is not None:
             self._keys[run_id] = key
         return key

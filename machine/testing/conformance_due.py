@@ -8,7 +8,7 @@ import pytest
 
 from machine.canonical import artifact_id
 from machine.errors import Code, ConcurrencyError, UsageError
-from machine.stores.base import Store
+from machine.stores.base import Message, Store
 from machine.testing.conformance_sharing import THREADS, SharedStoreConformance, StoreFactory, contended
 from machine.testing.store_samples import (
     ANSWER,
@@ -189,3 +189,37 @@ class DueConformance(SharedStoreConformance):
         """Check that a time is a whole number, and that a limit is at least 1."""
         with pytest.raises(UsageError):
             store.due_runs(now_ms, limit)
+
+    # from another store
+
+    def test_a_run_brings_its_messages_from_another_store(self, store: Store) -> None:
+        """Check that they come with the whole log, retain numbers and times, and make a suspended run due."""
+        messages = [Message(1, "signal", {"a": 1}, 7), Message(2, "answer", None, 9)]
+        log = log_of(RUN, 1)
+        store.append(RUN, 0, log, messages=messages)
+        assert (store.inbox(RUN), store.due_runs(0)) == (messages, [])
+        assert store.post(RUN, "signal", {}) == 3  # noqa: PLR2004 - the next one
+        body = then(store, RUN, suspended(None))[0]
+        whole = [*log_of(OTHER, 1), *then(store, OTHER, suspended(None))]
+        whole[1] = body._replace(seq=2)
+        store.append(OTHER, 0, whole, messages=messages)
+        assert (store.inbox(OTHER), store.due_runs(0)) == (messages, [OTHER])
+
+    @pytest.mark.parametrize(
+        "messages",
+        [
+            [Message(2, "signal", {}, 7)],
+            [Message(1, "", {}, 7)],
+            [Message(1, "signal", {}, -1)],
+            [Message(1, "signal", {}, 7), Message(1, "signal", {}, 7)],
+        ],
+    )
+    def test_messages_that_no_inbox_had_are_refused(self, store: Store, messages: list[Message]) -> None:
+        """Check that they are numbered from 1, have a kind and a time, and that nothing is written otherwise."""
+        with pytest.raises(UsageError):
+            store.append(RUN, 0, log_of(RUN, 1), messages=messages)
+        assert not store.run_exists(RUN)
+        store.append(RUN, 0, log_of(RUN, 1))
+        with pytest.raises(UsageError):
+            store.append(RUN, 1, then(store, RUN, ANSWER), messages=[Message(1, "signal", {}, 7)])
+        assert store.inbox(RUN) == []

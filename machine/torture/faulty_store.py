@@ -32,6 +32,15 @@ _FAILURES: Final = {
 }
 
 
+_NOW_MS: Final = 4_102_444_800_000
+"""A time far from now, in milliseconds since the epoch."""
+
+
+def fixed_clock() -> int:
+    """Return always the same time, as the answers to waits hold their times: they are the same in each run."""
+    return _NOW_MS
+
+
 class TorturedStore(SqliteStore):
     """The store of one simulated process, which fails at the fault `blow`.
 
@@ -43,6 +52,7 @@ class TorturedStore(SqliteStore):
 
     def __init__(self, path: Path, *, blow: Blow | None = None) -> None:
         super().__init__(path, busy_timeout=_PATIENCE)
+        self.clock = fixed_clock
         self._runs_ahead: Final = blow is not None and blow.pace is not Pace.EACH
         self.write_behind = blow is not None and blow.pace is Pace.BEHIND
         late = blow is not None and blow.seq == 1 and self._runs_ahead

@@ -14,6 +14,7 @@ import attrs
 from machine import sync
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
+from machine.engine.in_process_waits import Clock
 from machine.engine.new_run_id import new_run_id
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
@@ -25,6 +26,7 @@ from machine.plan import Plan
 from machine.recordings.result_json import fields_json
 from machine.stores.sqlite import SqliteStore
 from machine.torture.faults import FAULTS, Fault, PowerCut, blows_of
+from machine.torture.faulty_store import fixed_clock
 from machine.torture.run_summary import digest_of, summary_of
 from machine.torture.simulated_io import Script
 from machine.torture.trial import Outcome, Stage, entries_of, first_difference
@@ -137,6 +139,8 @@ def crash_matrix(
     catalogue: Catalogue | None = None,
     faults: Iterable[Fault | str] = FAULTS,
     idempotent: Collection[str] = (),
+    clock: Clock = "wall",
+    answers: Mapping[str, Any] | None = None,
     stop_at_first: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrashMatrix:
@@ -144,9 +148,9 @@ def crash_matrix(
 
     The first run makes external calls through `transports`, as `machine.run` does; all others are given its
     recorded responses. `idempotent` names namespaces, besides `file.write`, in which a repeated effect is the
-    same as a single one. `stop_at_first` ends at the first unsafe cell. `progress` is called with the number of
-    cells checked so far and the number of all cells. Raises `UsageError` for an unknown fault and for a run
-    that does not end, and what `machine.run` raises.
+    same as a single one. `clock` and `answers` are those of `run`. `stop_at_first` ends at the first unsafe
+    cell. `progress` is called with the number of cells checked so far and the number of all cells. Raises
+    `UsageError` for an unknown fault and for a run that does not end, and what `machine.run` raises.
     """
     chosen = _faults(faults)
     config = config or RunConfig()
@@ -160,6 +164,7 @@ def crash_matrix(
             provided=Provided.of(plan, transports, catalogue),
             idempotent=idempotent,
             place=place,
+            waiting={"clock": clock, "answers": answers},
         )
         wanted, appends, problem = _rehearsal(stage, first, place / "rehearsal")
         boundaries = _boundaries(log, appends)
@@ -196,10 +201,12 @@ def _first_run(
     provided: Provided,
     idempotent: Collection[str],
     place: Path,
+    waiting: Mapping[str, Any],
 ) -> tuple[Stage, Outcome, list[Entry]]:
     """Run once for real, and return what the other runs use and are compared with."""
     run_id = str(new_run_id())
     with SqliteStore(place / "first.db") as store:
+        store.clock = fixed_clock
         result = sync.run(
             plan,
             store=store,
@@ -208,6 +215,7 @@ def _first_run(
             run_id=run_id,
             transports=provided.transports,
             catalogue=provided.catalogue,
+            **waiting,
         )
         if result.status not in FINAL_STATUSES:
             raise UsageError(f"the run is {result.status}: a matrix needs a run that comes to its end")
@@ -216,7 +224,8 @@ def _first_run(
     real_transports = anyio.run(_real_transports, config, provided.transports)
     told = summary_of(log)
     first = Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset())
-    return Stage(plan, given, config, provided.catalogue, run_id, script, real_transports), first, log
+    stage = Stage(plan, given, config, provided.catalogue, run_id, script, real_transports, waiting)
+    return stage, first, log
 
 
 async def _real_transports(config: RunConfig, transports: Transports) -> Mapping[str, Transport]:

@@ -25,6 +25,7 @@ from machine.events import (
     StateSkipped,
 )
 from machine.ids import RESERVED_FACT_PREFIX
+from machine.kernel.linearize import without_suspensions
 from machine.kernel.transactions import dropped
 
 
@@ -48,7 +49,7 @@ def interrupted_attempts(entries: Iterable[Entry]) -> set[tuple[str, int]]:
 
 def summary_of(entries: Iterable[Entry]) -> dict[str, Any]:
     """Return the work of a run as JSON: its begin and end, each state's attempts and facts, none interrupted."""
-    known = list(entries)
+    known = without_suspensions(entries)
     interrupted, without_end = interrupted_attempts(known), dropped(known)
     run: dict[str, Any] = {}
     states: dict[str, Any] = {}

@@ -46,6 +46,8 @@ class Stage:
     run_id: str
     script: Script
     real_transports: Mapping[str, Transport]
+    waiting: Mapping[str, Any] = attrs.field(factory=dict)
+    """The clock and the answers of a run whose handlers wait, as options of `run` and `resume`."""
 
     def start(self, store: TorturedStore, simulated: SimulatedIo, blow: Blow | None = None) -> RunResult:
         """Drive the run from its beginning."""
@@ -65,6 +67,7 @@ class Stage:
                 transports=simulated.transports,
                 catalogue=self.catalogue,
                 reporter=watch,
+                **self.waiting,
             ),
             watch,
         )
@@ -87,6 +90,7 @@ class Stage:
                 transports=simulated.transports,
                 catalogue=self.catalogue,
                 reporter=watch,
+                **self.waiting,
             ),
             watch,
         )

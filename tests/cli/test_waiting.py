@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from signal import SIGINT
 
 import pytest
 
-from machine import open_store
+from machine import MachineError, open_store, signal
+from machine.cli import main, run_and_resume
+from machine.cli.command_session import Session
 
 PLAN = """
 from machine import Plan
@@ -223,3 +232,90 @@ def test_what_was_answered_is_resumed_with_all(machine, asked, plan_file):
     said = machine("resume", "--all", "-j", "1")
     assert f"{asked}  suspended  waits for 1 answer" in said.out
     assert said.out.splitlines()[-1].startswith("1 run: 0 completed, 1 suspended")
+
+
+def in_process(url=STORE):
+    """Return the id of the run whose attempt has been put away, once there is one."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(MachineError), open_store(url, create=False) as store:
+            for row in store.list_runs().rows:
+                if any(b"attempt_suspended" in stored.data for stored in store.read_range(row.run_id)):
+                    return row.run_id
+        time.sleep(0.02)
+    raise AssertionError("no run waits")
+
+
+def test_a_run_can_wait_here_for_its_answer(machine, plan_file):
+    with ThreadPoolExecutor(1) as pool:
+        driven = pool.submit(main, ["run", "refund.py:keyed", "--quiet", "--wait", "inf"])
+        in_process()
+        with open_store(STORE) as store:
+            signal(None, "paid", 5, correlation="order 7", store=store)
+        assert driven.result(timeout=30) == 0
+    assert machine("context", "@last").json["paid"] == 5
+    events = [event["event"]["type"] for event in machine("events", "@last", "--json").json["events"]]
+    assert "run_suspended" not in events
+
+
+def test_a_run_waits_no_longer_than_it_is_told(machine, asked):
+    assert machine("resume", asked, "--wait", "0.05", "--quiet").code == 4
+    assert machine("resume", asked, "--wait", "-1").code == 2
+    assert machine("resume", asked, "--wait", "nan").code == 2
+    assert machine("show", asked, "--json").json["status"] == "suspended"
+
+
+def test_only_a_person_at_a_terminal_waits_without_being_asked(monkeypatch):
+    for terminal, as_json, given, waits in (
+        (True, False, None, None),
+        (True, True, None, 0),
+        (False, False, None, 0),
+        (True, False, 0.0, 0.0),
+        (False, False, math.inf, None),
+    ):
+        monkeypatch.setattr(run_and_resume, "on_terminal", lambda _, terminal=terminal: terminal)
+        assert run_and_resume.seconds_to_wait(Session(as_json=as_json), given) == waits
+
+
+def test_a_run_that_is_stopped_while_it_waits_is_suspended(machine, plan_file):
+    command = [sys.executable, "-m", "machine", "run", "refund.py:plan", "--wait", "inf"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as waiting:
+        run_id = in_process()
+        waiting.send_signal(SIGINT)
+        _, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert f"machine resume {run_id}" in err
+    assert machine("show", run_id, "--json").json["status"] == "suspended"
+    assert machine("approve", run_id).code == 0
+
+
+WAITING = """
+from machine import Plan
+
+plan = Plan("tried")
+
+
+@plan.state("step.wait")
+async def wait(ctx, io):
+    ctx["by"] = (await io.approval("Go on?", key="go")).by
+    await io.sleep(86400)
+    ctx["paid"] = await io.wait_signal("paid")
+"""
+
+
+def test_a_plan_is_tried_with_answers_in_advance(machine, write):
+    write("tried.py", WAITING)
+    options = ("--clock", "skip", "--answer", 'go={"approved": true, "by": "ada"}', "--answer", "paid=7")
+    for dry in ((), ("--dry-run",)):
+        result = machine("run", "tried.py", *options, *dry)
+        assert result.code == 0, result.err
+    result = machine("run", "tried.py", "--dry-run")
+    assert (result.code, "waits for an approval" in result.out) == (4, True)
+
+
+@pytest.mark.parametrize("answer", ["go", "=1", "go=yes", "go=1"])
+def test_a_bad_answer_in_advance_is_refused(machine, write, answer):
+    write("tried.py", WAITING)
+    result = machine("run", "tried.py", "--answer", answer)
+    assert result.code == 2, result.err
+    assert "Traceback" not in result.err

@@ -15,6 +15,7 @@ from machine import Plan, codec
 from machine.engine.run_keeper import Keeper
 from machine.errors import CanonicalError, Code, NotFoundError, RunError, UsageError
 from machine.stores import MemoryStore, SqliteStore
+from machine.testing.store_samples import Clock
 
 refund = Plan("refund")
 
@@ -296,6 +297,7 @@ def test_a_signal_by_correlation_needs_a_wait_unless_it_is_to_be_kept(store, run
         store, run_id, Code.NO_OPEN_WAIT, lambda: machine.signal(None, "paid", correlation="7", store=store)
     )
     assert store.signals() == []
+    store.clock = Clock()
     assert machine.signal(None, "paid", 9, correlation="7", keep=60, store=store).number == 1
     (kept,) = store.signals("paid", "7")
     assert (kept.value, kept.expires_ms - kept.ts_millis) == (9, 60_000)

@@ -762,3 +762,106 @@ def test_a_child_knows_nothing_of_the_handler_that_began_it(store):
 
     machine.run(plan_of("parent", handler), store=store)
     assert seen == ["none", "the parent's"]
+
+
+def test_a_fork_at_any_event_goes_on_with_a_child(store):
+    """Before the wait it has one of its own; after it, that of its past, and with its answer none."""
+    plan = parent_of(plan_of("child", doubles))
+    whole = machine.run(plan, store=store)
+    theirs = only(store, "child").run_id
+    seen = []
+    for at in range(1, whole.head_seq):
+        fork = machine.fork(whole.run_id, plan=plan, at=at, store=store)
+        assert fork.result.status == "completed", at
+        status, context, run_id = fork.result.context["child"]
+        assert (status, context["twice"]) == ("completed", 4)
+        seen.append(run_id == theirs)
+        replayed(plan, store, fork.result)
+    assert seen == sorted(seen)
+    assert seen[0] is False
+    assert seen[-1] is True
+
+
+def test_the_outcome_of_a_child_in_another_recording_answers_for_it(store):
+    plan = parent_of(plan_of("child", doubles))
+    first = machine.run(plan, store=store)
+    for options in ({}, {"config": RunConfig(io_mode="replay")}):
+        second = machine.run(plan, store=store, facts_from=first.run_id, **options)
+        assert (second.status, second.context) == ("completed", first.context)
+        replayed(plan, store, second)
+    assert len(runs(store)["child"]) == 1
+    changed = parent_of(plan_of("child", doubles), timeout=9)
+    shut = machine.run(changed, store=store, facts_from=first.run_id, config=RunConfig(io_mode="replay"))
+    assert (shut.status, shut.error.code) == ("failed", "missing_fact")
+    assert len(runs(store)["child"]) == 1, "where nothing may go outside no child begins"
+
+
+def test_a_run_that_waits_in_its_process_goes_on_when_its_child_is_answered(store, config):
+    plan = parent_of(parent_of(plan_of("grand", asks), name="child"))
+    answered = []
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+
+            async def answers():
+                while not (rows := store.list_runs(op="grand", status="suspended").rows):  # noqa: ASYNC110 - of a store
+                    await anyio.sleep(0.01)
+                answered.append(only(store, "parent").status)
+                approve(store, rows[0].run_id)
+
+            tasks.start_soon(answers)
+            return await machine.aio.run(plan, store=store, config=config, wait=20)
+
+    result = asyncio.run(main())
+    assert result.status == "completed"
+    assert answered == ["running"], "the parent was never suspended"
+    assert result.context["child"][1]["grand"][1]["by"] == "ada"
+    replayed(plan, store, result)
+
+
+def test_times_are_skipped_and_answers_given_in_children_too(store):
+    async def waits(ctx, io):
+        await io.sleep(86400)
+        ctx["by"] = (await io.approval("Go on?", key="ask")).by
+
+    plan = parent_of(parent_of(plan_of("grand", waits), name="child"))
+    answers = {"ask": {"approved": True, "by": "the test"}}
+    result = machine.run(plan, store=store, clock="skip", answers=answers)
+    assert result.status == "completed"
+    assert result.context["child"][1]["grand"][1] == {"n": 2, "by": "the test"}
+    replayed(plan, store, result)
+
+
+def test_a_paranoid_run_has_each_child_once(store):
+    plan = parent_of(plan_of("child", asks))
+    result = machine.run(plan, store=store, config=RunConfig(paranoid=True))
+    assert result.status == "suspended"
+    approve(store, only(store, "child").run_id)
+    result = machine.resume(result.run_id, plan=plan, store=store)
+    assert result.status == "completed"
+    assert len(runs(store)["child"]) == 1
+    replayed(plan, store, result)
+
+
+def test_a_child_that_cannot_be_driven_stops_its_parent_until_it_can(store):
+    """Its transport is missing: that is no outcome of the child, and no death of the parent's driver."""
+
+    class Fixed(machine.BaseTransport):
+        async def perform(self, namespace, request):
+            return 7
+
+    async def uses(ctx, io):
+        await io.approval("Go on?", key="ask")
+        ctx["seen"] = (await io.call("fixed", {})).response
+
+    plan = parent_of(plan_of("child", uses))
+    result = machine.run(plan, store=store, transports={"fixed": Fixed()})
+    approve(store, only(store, "child").run_id)
+    for _ in range(4):
+        with pytest.raises(machine.errors.UsageError) as caught:
+            machine.resume(result.run_id, plan=plan, store=store)
+        assert caught.value.code == Code.TRANSPORT_MISSING
+    result = machine.resume(result.run_id, plan=plan, store=store, transports={"fixed": Fixed()})
+    assert result.context["child"][1] == {"n": 2, "seen": 7}
+    assert len(runs(store)["child"]) == 1
+    replayed(plan, store, result)

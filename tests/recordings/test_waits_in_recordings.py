@@ -11,7 +11,7 @@ from machine import Plan, RunConfig
 from machine.config import FanOutJoin, IoMode
 from machine.engine import run_reader
 from machine.engine.recorded_answers import FactsFrom
-from machine.events import FactRecorded, RunSuspended, WaitBegun
+from machine.events import FactRecorded, WaitBegun
 from machine.stores import MemoryStore
 
 
@@ -180,4 +180,3 @@ def test_the_recording_has_each_wait_once_and_its_answer_once(store, recorded):
     facts = [event.key for event in found if isinstance(event, FactRecorded) and "wait" in event.namespace]
     assert sorted(begun) == sorted(facts)
     assert len(begun) == len(set(begun)) == 3
-    assert len([event for event in found if isinstance(event, RunSuspended)]) == 2

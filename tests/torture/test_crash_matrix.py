@@ -56,6 +56,22 @@ def is_exhaustive(matrix, faults):
     return struck == every and no_gap and last == "run_completed"
 
 
+REFUND = FAULTS if FULL else FAULTS[2::6]
+
+
+@pytest.mark.slow
+def test_the_refund_is_safe_everywhere_whatever_it_waits_for():
+    refund = load("refund")
+    answers = {"refund-approval": {"approved": True, "by": "ada"}, "settled": {"at": "today"}}
+    with refund.bank() as server:
+        given = {"base_url": server.address, "order": 7, "amount": 240_00}
+        matrix = crash_matrix(refund.plan, input=given, faults=REFUND, clock="skip", answers=answers)
+        assert len(server.refunds) == 1
+    assert matrix.safe, matrix.render()
+    assert matrix.status == "completed"
+    assert is_exhaustive(matrix, REFUND)
+
+
 @pytest.mark.slow
 def test_the_price_watch_is_safe_everywhere(tmp_path):
     prices, requests = load("price_watch"), []
