@@ -20,6 +20,7 @@ from machine.engine import run_reader
 from machine.engine.deliver import deliver
 from machine.engine.end_cancelled import operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
+from machine.engine.moved_runs import refuse_moved
 from machine.engine.open_wait_info import is_approval, waits_in
 from machine.engine.run_keeper import Keeper
 from machine.engine.run_reader import PastRun
@@ -128,6 +129,7 @@ async def signal(
     run = PastRun.read(run_id, store)
     if run.history.final:
         raise _nothing_open(run)
+    refuse_moved(store, run_id)
     _refuse_secret(run, {"value": value})
     number = store.post(run_id, SIGNAL, {"name": name, "value": value})
     await _deliver_where_nobody_drives(store, run_id)
@@ -190,6 +192,7 @@ async def _decide(
     timeout: float,  # noqa: ASYNC109 - how long a driver elsewhere may take
 ) -> GivenAnswer:
     run = PastRun.read(run_id, store)
+    refuse_moved(store, run_id)
     wait = _approval_of(run, key)
     _refuse_secret(run, decision)
     number = store.post(run_id, ANSWER, {"key": wait.begun.key, "answer": decision})
