@@ -34,6 +34,7 @@ from machine.events import (
     StateEntered,
     StateFailed,
     StateSkipped,
+    WaitBegun,
     seal,
 )
 from machine.ids import OpId, Tag
@@ -50,6 +51,7 @@ from machine.kernel.decisions import (
 from machine.kernel.history import History
 from machine.plan import Plan
 from machine.waits import (
+    WAIT_KINDS,
     EffectWait,
     PlanWait,
     SecretWait,
@@ -128,11 +130,17 @@ EVENTS_BY_KIND = {
     RetryScheduled: st.builds(RetryScheduled, STATE_IDS, SMALL, SMALL),
     FactRecorded: st.builds(FactRecorded, TEXT, NAMES, HASHES, OUTCOMES, STATE_IDS, SMALL, st.none() | SMALL),
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
+    WaitBegun: st.builds(WaitBegun, TEXT, NAMES, HASHES, STATE_IDS, SMALL),
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
     RunSuspended: st.builds(
         RunSuspended,
         st.lists(
-            st.one_of(st.builds(EffectWait, TEXT, NAMES), st.builds(PlanWait, HASHES), st.builds(SecretWait)),
+            st.one_of(
+                st.builds(EffectWait, TEXT, NAMES),
+                st.builds(PlanWait, HASHES),
+                st.builds(SecretWait),
+                *(st.builds(kind, TEXT, STATE_IDS, st.none() | SMALL) for kind in WAIT_KINDS.values()),
+            ),
             max_size=3,
         ).map(tuple),
     ),

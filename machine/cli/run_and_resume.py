@@ -13,6 +13,7 @@ from cyclopts import Parameter
 import machine
 from machine import canonical, codec
 from machine.cli import progress
+from machine.cli.answers_in_advance import InAdvance
 from machine.cli.command_session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
 from machine.cli.driven_run import Report, driven
 from machine.cli.dry_run_report import DryReport
@@ -70,6 +71,7 @@ def run(
     dry_run: Flag = False,
     paranoid: Flag = False,
     answering: Answering | None = None,
+    in_advance: InAdvance | None = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -117,7 +119,7 @@ def run(
     if paranoid:
         chosen = attrs.evolve(chosen, paranoid=True)
     chosen = attrs.evolve(chosen, execution_mode=_mode(chosen.execution_mode, concurrency, on_failure))
-    params = input_of(input)
+    params, waiting = input_of(input), (in_advance or InAdvance()).arguments()
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
         raise UsageError(
@@ -128,7 +130,7 @@ def run(
     def drive(reporter: progress.Progress) -> tuple[RunResult, Report | None]:
         start = machine.dry_run if dry_run else machine.run
         more = {} if dry_run else {"wait": seconds_to_wait(session, wait)}
-        given: dict[str, Any] = {**answering.arguments(session, store), **more}
+        given: dict[str, Any] = {**answering.arguments(session, store), **more, **waiting}
         found = start(
             loaded.plan,
             store=store,

@@ -115,7 +115,7 @@ class ChildRuns:
         return outcome_of(result)
 
     async def _stop(self, reason: BaseException) -> NoReturn:
-        """Stop driving the run, because its child cannot be driven: the caller is told why, and no handler."""
+        """Stop driving the run, because its child cannot be driven: the caller gets the reason."""
         self._control.stop(reason)
         await anyio.sleep_forever()
         raise reason
@@ -248,7 +248,7 @@ def _last_entry(store: Store, run_id: str) -> Entry:
 
 
 def tell_parent(store: Store, run_id: str) -> None:
-    """Post to the parent of a run that has ended that it has; a parent that has ended is told nothing."""
+    """Post to the parent of a run that has ended that it has, unless the parent has ended too."""
     found = parent_run_of(run_reader.first_entry(store, run_id)[0])
     if found is None:
         return

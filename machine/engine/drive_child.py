@@ -25,7 +25,7 @@ class Watching(Protocol):
 
     @property
     def provided(self) -> Provided:
-        """What the plan and the caller provide."""
+        """The transports and the catalogue."""
         ...
 
     @property

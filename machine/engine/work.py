@@ -228,8 +228,9 @@ class Worker:
         try:
             for schedule, instant_ms in self._ticks.due(now_ms) if self._room else ():
                 self._fire(schedule, instant_ms)
-            for run_id in self._candidates(now_ms, every=every) if self._room else ():
-                self._consider(run_id, now_ms)
+            horizon_ms = now_ms if every else now_ms + int(IDLE_SECONDS * 1000)
+            for run_id in self._candidates(horizon_ms, every=every) if self._room else ():
+                self._consider(run_id, now_ms, horizon_ms)
                 if not self._room:
                     break
         except StoreError as exc:
@@ -242,12 +243,12 @@ class Worker:
     def _room(self) -> int:
         return self._concurrency - len(self._driven)
 
-    def _candidates(self, now_ms: int, *, every: bool) -> Iterator[str]:
-        """Yield runs that are due, or will be before the next look, and runs that nobody drives."""
+    def _candidates(self, horizon_ms: int, *, every: bool) -> Iterator[str]:
+        """Yield runs that were answered or are due by a time, and runs that nobody drives."""
         # others may have the first of them, and this worker leaves some alone
         limit = _MORE * self._concurrency + len(self._driven) + len(self._backoff)
         for op in self._loader.ops:
-            yield from self._store.due_runs(now_ms + int(IDLE_SECONDS * 1000), limit, op=op)
+            yield from self._store.due_runs(horizon_ms, limit, op=op)
         for op in self._loader.ops:
             yield from self._undriven(op, every=every)
 
@@ -261,7 +262,7 @@ class Worker:
             if cursor is None or (number >= _PAGES and not every):
                 return
 
-    def _consider(self, run_id: str, now_ms: int) -> None:
+    def _consider(self, run_id: str, now_ms: int, horizon_ms: int) -> None:
         """Resume a run, unless it is driven already, left alone, or not due yet."""
         if run_id in self._driven or self._backoff.holds(run_id):
             return
@@ -272,7 +273,7 @@ class Worker:
             if self._scheduled and not (row.invocation_key or "").startswith(TICK_PREFIX):
                 self._backoff.for_good(run_id)
                 return
-            if row.status in FINAL_STATUSES or not self._is_due(row, now_ms):
+            if row.status in FINAL_STATUSES or not self._is_due(row, now_ms, horizon_ms):
                 return
             plan = self._loader.of_run(self._store, run_id, row.op_id)
         except OtherStoreError:
@@ -285,8 +286,9 @@ class Worker:
             run_id, lambda seen: start_and_resume.resume(run_id, plan=plan, reporter=seen, **self._options)
         )
 
-    def _is_due(self, row: RunRow, now_ms: int) -> bool:
-        if row.status != RunStatus.SUSPENDED or row.wake_ms is None or row.wake_ms <= now_ms:
+    def _is_due(self, row: RunRow, now_ms: int, horizon_ms: int) -> bool:
+        """Say whether a candidate is due; one whose own time is after the horizon is here because of an answer."""
+        if row.status != RunStatus.SUSPENDED or row.wake_ms is None or not now_ms < row.wake_ms <= horizon_ms:
             return True
         self._soonest_ms = min(row.wake_ms, self._soonest_ms or row.wake_ms)
         return False

@@ -86,12 +86,16 @@ class ChildCalls(WaitCalls):
             return {}
         history = self._scope.log.history
         known, given_up = history.open_waits.children.get(call.key), history.facts.get(call.key)
-        if given_up is not None and given_up.attempt < history.states[self._scope.state.id].failed.fresh_from:
-            known = (
-                None  # that attempt went on without its child; else it was interrupted, and so was the child
-            )
+        if given_up is not None and not self._was_interrupted(given_up):
+            known = None
         child = None if known is None else known.child
         return {CHILD: child or child_id(history.run_id or "", call.key, now_ms)}
+
+    def _was_interrupted(self, given_up: FactRecorded) -> bool:
+        """Say whether an attempt that gave a child up was interrupted, and its child with it, and did not go on."""
+        state = self._scope.state.id
+        fresh_from = self._scope.log.history.states[state].failed.fresh_from
+        return given_up.state_id == state and given_up.attempt >= fresh_from
 
     async def _driven(self, call: Call, emit: Emit) -> FactRecorded | None:
         """Return the answer to a wait for a child run that ends now, None for a child or other wait to wait for."""

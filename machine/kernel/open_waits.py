@@ -85,7 +85,7 @@ class OpenWaits:
             self.heard[number] = entry.ts_millis
 
     def has_heard(self, number: int, ts_millis: int) -> bool:
-        """Say whether a fact has handed out the message with a number, which was posted at a time.
+        """Say whether a fact has handed out the message with this number that was posted then.
 
         A copy of the run in another store has an inbox of its own, whose messages are later and count from 1 again.
         """

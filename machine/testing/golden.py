@@ -115,6 +115,7 @@ class Golden:
         clock: int | datetime | None = None,
         seed: int | str | None = None,
         max_calls: Mapping[str, int] | None = None,
+        answers: Mapping[str, Any] | None = None,
     ) -> RunResult:
         """Check a plan against its golden run, and return that run with its status, context and error.
 
@@ -126,13 +127,14 @@ class Golden:
         `clock`, in milliseconds since 1970 or a datetime with a zone, is the time of a recording: its
         `io.now()` stands still there, and `io.sleep` moves it by the seconds slept. `seed` is that of its
         randomness. Both change nothing in a replay. `max_calls` maps namespaces (`"http"`, or `"file"` for all
-        below it) to the most calls that the run may make there.
+        below it) to the most calls that the run may make there. `answers` are those of `machine.run` to handlers
+        that wait, in a recording, which jumps over the times that they wait for.
         """
         if _loop_runs():
             raise UsageError(
                 "golden.check was called from a running event loop", hint="await golden.acheck(...) there"
             )
-        options = {"input": input, "config": config, "transports": transports}
+        options = {"input": input, "config": config, "transports": transports, "answers": answers}
         return anyio.run(
             self._begin(plan, name, {**options, "clock": clock, "seed": seed, "max_calls": max_calls})
         )
@@ -148,9 +150,10 @@ class Golden:
         clock: int | datetime | None = None,
         seed: int | str | None = None,
         max_calls: Mapping[str, int] | None = None,
+        answers: Mapping[str, Any] | None = None,
     ) -> Coroutine[Any, Any, RunResult]:
         """Do as `check` does, in a test that runs on an event loop: `await golden.acheck(...)`."""
-        options = {"input": input, "config": config, "transports": transports}
+        options = {"input": input, "config": config, "transports": transports, "answers": answers}
         return self._begin(plan, name, {**options, "clock": clock, "seed": seed, "max_calls": max_calls})()
 
     def _begin(

@@ -15,6 +15,7 @@ import attrs
 
 from machine import aio, canonical, codec
 from machine.config import FORMATS, RunConfig, RunManifest, UndeclaredIo
+from machine.engine.in_process_waits import Waiting
 from machine.engine.run_reader import PastRun
 from machine.engine.run_result import RunResult, result_of
 from machine.errors import Code, MachineError, UsageError
@@ -57,6 +58,8 @@ class Wanted:
     seed: int | str | None = None
     """The seed of the randomness of a recording; None for that of the operating system."""
     max_calls: Mapping[str, int] = attrs.field(factory=dict)
+    answers: Mapping[str, Any] = attrs.field(factory=dict)
+    """The answers to handlers that wait, in a recording."""
 
     @staticmethod
     def of(plan: Plan, options: Mapping[str, Any]) -> Wanted:
@@ -80,6 +83,7 @@ class Wanted:
             clock_ms=clock_of(options.get("clock"), transports),
             seed=seed_of(options.get("seed"), transports),
             max_calls=limits_of(options.get("max_calls")),
+            answers=Waiting.of(0, "skip", options.get("answers"), config.secrets).answers,
         )
 
     @property

@@ -34,6 +34,7 @@ from machine.testing.golden_options import How
 from machine.testing.golden_session import Ending
 from machine.testing.golden_unlike import Unlike
 from machine.testing.golden_world import world_of
+from machine.waits import HandlerWait
 
 _NEVER_RECORDED: Final = frozenset({Code.UNDECLARED_IO, Code.NOT_DETERMINISTIC})
 """Failures that say that a run cannot be replayed, or of which nobody knows whether it can."""
@@ -96,6 +97,8 @@ async def record(
     `facts` its calls are answered from the golden, effects too.
     """
     store = MemoryStore()
+    if (clock_ms := wanted.clock_ms) is not None:
+        store.clock = lambda: clock_ms
     result = await _live(wanted, store, target, _run_id(target.spec, check), facts)
     run = Recording.of(store, result.run_id)
     if (found := _unanswered(run)) is not None:
@@ -174,6 +177,8 @@ async def _live(
             effects="recorded" if facts else "live",
             run_id=run_id,
             target=target,
+            clock="skip",
+            answers=wanted.answers,
         )
 
 
@@ -188,6 +193,9 @@ def ended_badly(result: RunResult, statuses: Sequence[str]) -> Unlike:
             name = (result.error.details or {}).get("event")
             lines.append(f'  if this test may do that: @pytest.mark.golden(allow=["{name}"])')
     recordable = result.error is None or result.error.code not in _NEVER_RECORDED
+    if result.status == "suspended":
+        keys = ", ".join(f"{wait.key!r}: ..." for wait in result.waits if isinstance(wait, HandlerWait))
+        lines.append(f"  give it the answers that it waits for: check(..., answers={{{keys}}})")
     if result.status == "failed" and "failed" not in statuses and recordable:
         lines.append('  if it is to fail: @pytest.mark.golden(status="failed")')
     return Unlike(Ending.FAILED, title, lines)

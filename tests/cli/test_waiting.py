@@ -303,3 +303,35 @@ def test_a_run_that_waits_is_moved_by_import(machine, asked):
     )
     assert machine("approve", asked, "--store", "sqlite:///other.db").code == 0
     assert machine("resume", asked, "--quiet", "--store", "sqlite:///other.db").code == 4
+
+
+WAITING = """
+from machine import Plan
+
+plan = Plan("tried")
+
+
+@plan.state("step.wait")
+async def wait(ctx, io):
+    ctx["by"] = (await io.approval("Go on?", key="go")).by
+    await io.sleep(86400)
+    ctx["paid"] = await io.wait_signal("paid")
+"""
+
+
+def test_a_plan_is_tried_with_answers_in_advance(machine, write):
+    write("tried.py", WAITING)
+    options = ("--clock", "skip", "--answer", 'go={"approved": true, "by": "ada"}', "--answer", "paid=7")
+    for dry in ((), ("--dry-run",)):
+        result = machine("run", "tried.py", *options, *dry)
+        assert result.code == 0, result.err
+    result = machine("run", "tried.py", "--dry-run")
+    assert (result.code, "waits for an approval" in result.out) == (4, True)
+
+
+@pytest.mark.parametrize("answer", ["go", "=1", "go=yes", "go=1"])
+def test_a_bad_answer_in_advance_is_refused(machine, write, answer):
+    write("tried.py", WAITING)
+    result = machine("run", "tried.py", "--answer", answer)
+    assert result.code == 2, result.err
+    assert "Traceback" not in result.err

@@ -1,4 +1,4 @@
-"""Random plans of waits, answered in any order, at any time, by drivers that are killed: only the answers decide."""
+"""Random plans of waits, answered in any order at any time, whose drivers are killed: only the answers decide."""
 
 from __future__ import annotations
 

@@ -169,6 +169,22 @@ def test_a_suspended_run_goes_on_once_it_is_answered(store, plans):
     assert work(store, plans)[1].runs == [(cut, "completed")]
 
 
+@pytest.mark.parametrize("timeout", [None, 0.9, 3600])
+def test_an_answer_is_due_at_once_whatever_the_time_limit_of_its_wait(store, plans, timeout):
+    plan = Plan("asks")
+
+    @plan.state("a.asks")
+    async def asks(ctx, io):
+        ctx["by"] = (await io.approval("?", timeout=timeout)).by
+
+    run_id = machine.run(plan, store=store, target=plans.add(plan)).run_id
+    now = store.clock()
+    store.clock = lambda: now  # so that the time limit runs out in no case
+    assert work(store, plans)[1].runs == [], "it waits, and nobody has answered"
+    machine.approve(run_id, store=store, by="ada")
+    assert work(store, plans)[1].runs == [(run_id, "completed")]
+
+
 # what holds nothing else up
 
 

@@ -136,3 +136,32 @@ def test_an_id_that_is_none_is_refused(store, name):
     result = machine.run(only(handler), store=store)
     assert (result.status, result.error.code) == ("failed", Code.INVALID_ID)
     assert facts_of(result.run_id, store) == []
+
+
+def test_code_changes_in_front_of_a_wait_while_runs_are_suspended_there(store):
+    async def before(ctx, io):
+        ctx["now"] = await io.now()
+        await io.approval("Go on?", key="ask")
+
+    async def after(ctx, io):
+        ctx["new"] = [await io.version("stamp")]
+        if ctx["new"][0]:
+            ctx["stamp"] = str(await io.uuid())
+        ctx["now"] = await io.now()
+        await io.approval("Go on?", key="ask")
+        ctx["new"] = [*ctx["new"], await io.version("stamp"), await io.version("behind it")]
+
+    def approve(run_id):
+        store.post(run_id, "answer", {"key": "ask", "answer": {"approved": True}})
+
+    old = machine.run(only(before), store=store)
+    approve(old.run_id)
+    ended = machine.resume(old.run_id, plan=only(after), store=store)
+    assert ended.context == {"new": [False, False, True], "now": ended.context["now"]}
+    assert len(facts_of(old.run_id, store)) == 1
+    new = machine.run(only(after), store=store)
+    approve(new.run_id)
+    assert machine.resume(new.run_id, plan=only(after), store=store).context["new"] == [True, True, True]
+    for run_id in (old.run_id, new.run_id):
+        found = machine.replay(run_id, plan=only(after), store=store)
+        assert found.identical, found.divergence
