@@ -21,6 +21,7 @@ from machine.engine.children import wake_parents
 from machine.engine.deliver import deliver
 from machine.engine.end_cancelled import operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
+from machine.engine.moved_runs import refuse_moved
 from machine.engine.open_wait_info import is_approval, waits_in
 from machine.engine.run_keeper import Keeper
 from machine.engine.run_reader import PastRun
@@ -129,6 +130,7 @@ async def signal(
     run = PastRun.read(run_id, store)
     if run.history.final:
         raise _nothing_open(run)
+    refuse_moved(store, run_id)
     _refuse_secret(run, {"name": name, "value": value})
     number = store.post(run_id, SIGNAL, {"name": name, "value": value})
     await _deliver_where_nobody_drives(store, run_id)
@@ -197,6 +199,7 @@ async def _decide(
     if key is not None and not isinstance(key, str):
         raise UsageError(f"the key of a wait is a text, not {key!r}")
     run = PastRun.read(run_id, store)
+    refuse_moved(store, run_id)
     wait = _approval_of(run, key)
     _refuse_secret(run, decision)
     number = store.post(run_id, ANSWER, {"key": wait.begun.key, "answer": decision})
