@@ -180,15 +180,8 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        kept = {
-            "live": False,
-            "opening": None,
-            "snapshot": None,
-            "second": None,
-            "check": None,
-            "children": None,
-        }
-        return attrs.evolve(self, **{**kept, **changes})
+        without = dict.fromkeys(("opening", "snapshot", "second", "check", "children"))
+        return attrs.evolve(self, **{"live": False, **without, **changes})
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
@@ -218,6 +211,11 @@ class Run:
         history = self.log.history
         return self.children.woken(history) if self.children and history.open_waits.by_key else frozenset()
 
+    async def _suspend(self, event: RunSuspended) -> bool:
+        """Suspend the run, with the time at which a child run of it can go on by itself."""
+        wake_ms = None if self.children is None else self.children.next_ms(self.log.history)
+        return await self.log.suspend(event, wake_ms)
+
     async def _end_children(self, *, ending: bool) -> None:
         """Cancel the child runs that nobody waits for any more; of a run that is `ending`, all of them."""
         history = self.log.history
@@ -241,9 +239,7 @@ class Run:
                 if not (self.live and of_handlers(waits)):
                     await self._emit(RunSuspended(waits))
                 else:
-                    await answered_or(
-                        self.goes_on, lambda: self.log.suspend(RunSuspended(waits)), self.control
-                    )
+                    await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):

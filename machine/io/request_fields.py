@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -94,7 +93,7 @@ def checked_seconds(value: Any, what: str, *, zero: bool = False, most: float = 
     """Return `value` if it is a finite number of seconds, above 0 (from 0, with `zero`) up to `most`."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise refusal(f"{what} must be a number of seconds, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero) or value > most:
+    if not 0 <= value <= most or (value == 0 and not zero):  # not NaN either
         lowest = "from 0" if zero else "above 0 and"
         raise refusal(f"{what} must be {lowest} up to {most:g} seconds, not {value}")
     return float(value)

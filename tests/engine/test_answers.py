@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -201,6 +202,9 @@ def test_an_answer_that_is_a_secret_is_refused(store, run_id):
         (lambda: machine.approve(run_id, store=store, comment=f"use {SECRET}"), "$.comment"),
         (lambda: machine.signal(run_id, "paid", SECRET, store=store), "$.value"),
         (lambda: machine.signal(None, "paid", SECRET, correlation="7", keep=60, store=store), "$.value"),
+        (lambda: machine.signal(run_id, SECRET, store=store), "$.name"),
+        (lambda: machine.signal(None, SECRET, correlation="7", keep=60, store=store), "$.name"),
+        (lambda: machine.signal(None, "paid", correlation=SECRET, keep=60, store=store), "$.correlation"),
     ):
         error = refused(store, run_id, Code.SECRET_IN_ANSWER, use, UsageError)
         assert error.info.details == {"path": path}
@@ -210,6 +214,21 @@ def test_an_answer_that_is_a_secret_is_refused(store, run_id):
 @pytest.mark.parametrize("more", [{"by": ""}, {"by": 7}, {"comment": ""}, {"comment": "x" * 5000}])
 def test_a_name_or_comment_that_is_none_is_refused(store, run_id, more):
     refused(store, run_id, Code.USAGE, lambda: machine.approve(run_id, store=store, **more), UsageError)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": math.nan},
+        {"timeout": -1},
+        {"timeout": "1"},
+        {"timeout": None},
+        {"timeout": True},
+        {"key": 7},
+    ],
+)
+def test_an_argument_that_is_none_is_refused_before_anything_is_written(store, run_id, options):
+    refused(store, run_id, Code.USAGE, lambda: machine.approve(run_id, store=store, **options), UsageError)
 
 
 def test_an_answer_stays_for_a_driver_that_does_not_read_it(store, run_id):

@@ -244,6 +244,8 @@ BAD = {
     ),
     "negative": (lambda io: io.sleep(-1), OtherIoError, Code.IO_INVALID_REQUEST),
     "10,000 years": (lambda io: io.sleep_until(400_000_000_000_000), OtherIoError, Code.IO_INVALID_REQUEST),
+    "no float": (lambda io: io.sleep_until(10**400), OtherIoError, Code.IO_INVALID_REQUEST),
+    "a length that is no float": (lambda io: io.sleep(10**400), OtherIoError, Code.IO_INVALID_REQUEST),
     "no number": (lambda io: io.sleep_until(float("nan")), OtherIoError, Code.IO_INVALID_REQUEST),
     "a transport's namespace": (
         lambda io: io.call("wait.approval", {}),

@@ -157,7 +157,7 @@ def test_a_bundle_of_a_run_that_waits_replays_elsewhere(store, recorded, tmp_pat
     path = tmp_path / "waits.run"
     machine.export_run(recorded.run_id, path, store=store)
     with MemoryStore() as other:
-        machine.import_bundle(path, store=other)
+        machine.import_bundle(path, store=other, take_over=True)
         assert machine.replay(recorded.run_id, plan=plan_of(), store=other).identical
 
 
