@@ -22,6 +22,7 @@ BESIDE_1 = FIXTURES / "side-by-side-1"
 REQUESTS_2 = FIXTURES / "requests-2"
 CONTEXTS_2 = FIXTURES / "contexts-2"
 STREAMS = FIXTURES / "streams"
+WAITS_1 = FIXTURES / "waits-1"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -139,6 +140,15 @@ def test_a_run_of_format_1_replays_identical(recorded):
             "streams",
             "ea515dc59263097e458dd56fe40902aecdf46dee7f6f4fc8cc86b67fec2bebcc",
             "completed",
+        ),
+        *(
+            (
+                WAITS_1 / name,
+                "waits-1",
+                "d6aac347a73d18a29fa4e40fc21edc82bb08bfa5bfc787aa27c6253c850ff84f",
+                "completed",
+            )
+            for name in ("waits.run", "reviewed.run")
         ),
     ],
     ids=lambda param: param[0].name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from machine.cli.output import clean, on_terminal
 from machine.cli.passphrase import asked_for, given, key_to_lock
 from machine.errors import BundleError, Code, UsageError
 from machine.kernel.run_status import FINAL_STATUSES
-from machine.recordings.bundle import export_to, store_recording
+from machine.recordings.bundle import export_to, store_recording, taking_over
 from machine.recordings.bundle_reader import read_bundle
 from machine.recordings.bundle_secrets import has_secrets, unlocked_key
 from machine.recordings.run_contents import Recording, seals_of
@@ -130,7 +132,13 @@ def _to_stdout(
     return 0
 
 
-def import_runs(*files: str, recipient_key: str | None = None, session: Injected) -> int:
+def import_runs(
+    *files: str,
+    recipient_key: str | None = None,
+    take_over: Flag = False,
+    source: Annotated[str | None, Parameter(name="--from")] = None,
+    session: Injected,
+) -> int:
     """Store the runs of bundles.
 
     Each is checked to its end before any of it is stored; nothing is executed. A run keeps its id, and an
@@ -144,7 +152,14 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
         The bundles, plain or compressed.
     recipient_key
         The file with the key with which the secrets of the bundles were locked.
+    take_over
+        Let runs that wait go on here, and no longer where they come from.
+    source
+        With --take-over: the store that the runs come from. They are marked there as moved, and are driven there
+        no longer. Without it, see to that yourself.
     """
+    if source is not None and not take_over:
+        raise UsageError("--from is for runs that move", hint="add --take-over")
     if not files:
         raise UsageError("name the bundles to import", hint="machine export RUN -o FILE makes one")
     if session.store_url.startswith("memory:"):
@@ -155,15 +170,19 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
     known = given(recipient_key)
     keys = [unlocked_key(recording, _opener(recording, known, file), file) for file, recording in recordings]
     done: list[dict[str, Any]] = []
-    with session.open_store(create=True) as store:
+    with session.open_store(create=True) as store, _store_at(source) as origin:
         for (file, recording), key in zip(recordings, keys, strict=True):
-            new = store_recording(recording, store=store, path=file, data_key=key)
+            with taking_over(recording, file, store, origin, take_over=take_over):
+                new = store_recording(recording, store=store, path=file, data_key=key)
             status = store.run_row(recording.run_id).status
             told = {"file": file, "run_id": recording.run_id, "status": status, "new": new}
             done.append({**told, "secrets": key is not None})
             if session.as_json:
                 continue
             session.out.line(recording.run_id)
+            if take_over and origin is None and recording.waits and not recording.ended:
+                text = "it is not marked as moved where it comes from: resume it there no more"
+                session.note("note", f"{clean(file)}: {text}")
             if not new:
                 text = "the store has this run already, and its log stays as it is"
                 session.note(
@@ -177,6 +196,15 @@ def import_runs(*files: str, recipient_key: str | None = None, session: Injected
     if session.as_json:
         session.out.json({"imported": done})
     return 0
+
+
+@contextlib.contextmanager
+def _store_at(url: str | None) -> Iterator[Store | None]:
+    if url is None:
+        yield None
+        return
+    with machine.open_store(url, create=False) as store:
+        yield store
 
 
 def _opener(recording: Recording, known: BundleKey | None, file: str) -> BundleKey | None:

@@ -17,9 +17,11 @@ import attrs
 from machine import canonical
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.children import wake_parents
 from machine.engine.deliver import deliver
 from machine.engine.end_cancelled import operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
+from machine.engine.moved_runs import refuse_moved
 from machine.engine.open_wait_info import is_approval, waits_in
 from machine.engine.run_keeper import Keeper
 from machine.engine.run_reader import PastRun
@@ -128,9 +130,11 @@ async def signal(
     run = PastRun.read(run_id, store)
     if run.history.final:
         raise _nothing_open(run)
+    refuse_moved(store, run_id)
     _refuse_secret(run, {"name": name, "value": value})
     number = store.post(run_id, SIGNAL, {"name": name, "value": value})
     await _deliver_where_nobody_drives(store, run_id)
+    wake_parents(store, run_id)
     taken = _fact_of(PastRun.read(run_id, store), number)
     return SentSignal(number, run_id, None if taken is None else taken.key)
 
@@ -153,6 +157,7 @@ async def _signal_by_correlation(
     number = store.post_signal(name, correlation, value, expires_ms=expires_ms)
     for run_id in store.awaiting(name, correlation):
         await _deliver_where_nobody_drives(store, run_id)
+        wake_parents(store, run_id)
     return SentSignal(number)
 
 
@@ -194,6 +199,7 @@ async def _decide(
     if key is not None and not isinstance(key, str):
         raise UsageError(f"the key of a wait is a text, not {key!r}")
     run = PastRun.read(run_id, store)
+    refuse_moved(store, run_id)
     wait = _approval_of(run, key)
     _refuse_secret(run, decision)
     number = store.post(run_id, ANSWER, {"key": wait.begun.key, "answer": decision})
@@ -205,6 +211,7 @@ async def _decide(
                 head = now
                 found = _verdict(PastRun.read(run_id, store), wait, number)
                 if found is not None:
+                    wake_parents(store, run_id)
                     return found
             await anyio.sleep(pause)
             pause = min(pause * 2, _POLL_SECONDS)

@@ -30,6 +30,9 @@ from machine.stores.base import Store
 PARENT: Final = "parent"
 """Name in the info of a run's first event for the run that began it as a child."""
 
+CHILD_ANSWERED: Final = "child_answered"
+"""The kind of message that says that a child run, or one below it, was answered."""
+
 PARENT_KEY: Final = "parent_key"
 """Name next to it for the key of the wait for the child."""
 
@@ -138,6 +141,13 @@ class ChildRuns:
             and self.can_move(wait.child)
         )
 
+    def next_ms(self, history: History) -> int | None:
+        """Return the earliest time at which a child that is waited for can go on by itself, None without one."""
+        open_waits = history.open_waits.by_key.values()
+        children = [wait.child for wait in open_waits if wait.child is not None]
+        rows = [self._store.run_row(child) for child in children if self._store.run_exists(child)]
+        return min((row.wake_ms for row in rows if row.wake_ms is not None), default=None)
+
     def can_move(self, run_id: str) -> bool:
         """Say whether it would change anything to drive a run."""
         store = self._store
@@ -245,6 +255,16 @@ def _last_entry(store: Store, run_id: str) -> Entry:
     seq = store.head_seq(run_id)
     (stored,) = store.read_range(run_id, seq, seq)
     return codec.decode_entry(stored.seq, stored.data)
+
+
+def wake_parents(store: Store, run_id: str) -> None:
+    """Make the runs due that a run is below as a child, because it was answered and they drive it."""
+    top = root_of(store, run_id)
+    while run_id != top:
+        found = parent_run_of(run_reader.first_entry(store, run_id)[0])
+        assert found is not None
+        store.post(found[0], CHILD_ANSWERED, {"key": found[1], "run_id": run_id})
+        run_id = found[0]
 
 
 def tell_parent(store: Store, run_id: str) -> None:

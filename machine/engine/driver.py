@@ -31,7 +31,7 @@ from machine.engine.new_run import begin, going_on
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
-from machine.errors import ErrorInfo, StateError
+from machine.errors import ErrorInfo, StateError, UsageError
 from machine.events import (
     ArtifactKind,
     Event,
@@ -180,15 +180,8 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        kept = {
-            "live": False,
-            "opening": None,
-            "snapshot": None,
-            "second": None,
-            "check": None,
-            "children": None,
-        }
-        return attrs.evolve(self, **{**kept, **changes})
+        without = dict.fromkeys(("opening", "snapshot", "second", "check", "children"))
+        return attrs.evolve(self, **{"live": False, **without, **changes})
 
     async def _decisions(self) -> None:
         while not isinstance(decision := self.decided(), Done):
@@ -218,6 +211,11 @@ class Run:
         history = self.log.history
         return self.children.woken(history) if self.children and history.open_waits.by_key else frozenset()
 
+    async def _suspend(self, event: RunSuspended) -> bool:
+        """Suspend the run, with the time at which a child run of it can go on by itself."""
+        wake_ms = None if self.children is None else self.children.next_ms(self.log.history)
+        return await self.log.suspend(event, wake_ms)
+
     async def _end_children(self, *, ending: bool) -> None:
         """Cancel the child runs that nobody waits for any more; of a run that is `ending`, all of them."""
         history = self.log.history
@@ -241,9 +239,7 @@ class Run:
                 if not (self.live and of_handlers(waits)):
                     await self._emit(RunSuspended(waits))
                 else:
-                    await answered_or(
-                        self.goes_on, lambda: self.log.suspend(RunSuspended(waits)), self.control
-                    )
+                    await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
             case ResumeRun():
                 await self._emit(RunResumed("operator"))
             case ChangePlan(plan_id, suspended):
@@ -269,9 +265,11 @@ class Run:
     @property
     def waits(self) -> bool:
         """True while a handler waits for external input whose attempt is put away."""
-        history = self.log.history
-        return self.live and any(
-            wait.begun.state_id not in history.open for wait in history.open_waits.by_key.values()
+        waits, open_attempts = self.log.history.open_waits.by_key, self.log.history.open
+        return (
+            bool(waits)
+            and self.live
+            and any(wait.begun.state_id not in open_attempts for wait in waits.values())
         )
 
     def delivered(self) -> bool:
@@ -339,8 +337,13 @@ class Run:
         """Return the recorded part of an attempt that was suspended and goes on, otherwise None."""
         known = self.log.history.states.get(decision.state_id)
         goes_on = known is not None and known.status is StateStatus.SUSPENDED and not known.anew
-        if not goes_on or self.earlier is None:
+        if not (goes_on and self.live):
             return None
+        if self.earlier is None:
+            raise UsageError(
+                f"{decision.state_id} goes on after a suspension, which needs a replay of it",
+                hint="drive the run with machine.run, machine.resume or machine.aio, which have it",
+            )
         await self.log.durable()
         return self.earlier(decision.state_id, decision.attempt)
 

@@ -159,8 +159,11 @@ class DrivenLog(Log, Protocol):
         """Record the answers that open waits have by now, and return how many. Only in live mode."""
         ...
 
-    async def suspend(self, event: RunSuspended) -> bool:
-        """Suspend the run for its handlers, and say whether it is: a message may have come. Only in live mode."""
+    async def suspend(self, event: RunSuspended, wake_ms: int | None = None) -> bool:
+        """Suspend the run for its handlers, and say whether it is: a message may have come. Only in live mode.
+
+        `wake_ms` is the time at which a child run of it can go on by itself.
+        """
         ...
 
     def outside(self, graph: Graph) -> Outside:
@@ -177,6 +180,10 @@ class Family(Children, Protocol):
 
     def woken(self, history: History) -> AbstractSet[str]:
         """Return the suspended states whose child can go on, or has ended."""
+        ...
+
+    def next_ms(self, history: History) -> int | None:
+        """Return the earliest time at which a child that is waited for can go on by itself, None without one."""
         ...
 
     async def end_given_up(self, history: History, load: Callable[[str], bytes], *, ending: bool) -> None:

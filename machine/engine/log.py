@@ -25,7 +25,7 @@ from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended,
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
-from machine.kernel.open_waits import DUE, MESSAGE, OpenWait
+from machine.kernel.open_waits import DUE, MESSAGE, WAKE, OpenWait
 from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import COPIED, StateStatus
 from machine.kernel.wait_answers import WaitAnswer
@@ -142,11 +142,15 @@ class LiveLog:
         self._passed_ms = max(self._passed_ms, ms)
         self.floor_ms = max(self.floor_ms, ms)
 
-    async def suspend(self, event: RunSuspended) -> bool:
-        """Suspend the run, durably, unless a message came that was not looked at yet; say whether it is."""
+    async def suspend(self, event: RunSuspended, wake_ms: int | None = None) -> bool:
+        """Suspend the run, durably, unless a message came that was not looked at yet; say whether it is.
+
+        `wake_ms` is the time at which a child run of it can go on by itself.
+        """
         seen = self._inbox.seen
         awaits = self._inbox.awaits(self.history, self.load)
-        return self._append_now(event, {INBOX_SEEN: str(seen)}, inbox_seen=seen, awaits=awaits)
+        info = {INBOX_SEEN: str(seen), **({} if wake_ms is None else {WAKE: str(wake_ms)})}
+        return self._append_now(event, info, inbox_seen=seen, awaits=awaits)
 
     def set_aside(self) -> None:
         """Have a suspended run that cannot continue be due no longer, unless it has received more meanwhile."""

@@ -29,6 +29,7 @@ from machine.events import (
     StateFailed,
 )
 from machine.kernel.history import History
+from machine.kernel.linearize import without_suspensions
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
@@ -150,6 +151,10 @@ class PastRun:
         check = LogCheck(store.get)
         entries = [entry for entry, _ in checked(store, run_id, check)]
         return cls(run_id, store, entries, check.history, check.end())
+
+    def in_one_piece(self) -> PastRun:
+        """Return this run with every attempt that was suspended and went on as one."""
+        return attrs.evolve(self, entries=without_suspensions(self.entries))
 
     @property
     def started(self) -> RunStarted:

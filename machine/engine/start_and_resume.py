@@ -24,6 +24,7 @@ from machine.engine.fork_prefix import SharedPast
 from machine.engine.in_process_waits import Clock, Patience, Waiting
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
+from machine.engine.moved_runs import refuse_moved
 from machine.engine.new_run import check_skip_tags, is_same_request, opening_for
 from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
@@ -282,6 +283,7 @@ async def _resumed(graph: Graph, store: Store, run_id: str, watched: Watched, ch
     if history.final:
         return result_of(store, graph.order, history)
     with await keeper_of(store, run_id, watched.lease_ms, watched.reporter.leased) as keeper:
+        refuse_moved(store, run_id)
         if store.head_seq(run_id) != history.head_seq:  # its last driver has only just stopped
             history, chain, past, lost = read()
         await end_left(run_id)
@@ -388,7 +390,7 @@ async def drive(
                 log.set_aside()
         finally:
             log.close()
-    if history.final and not watched.is_child:
+    if history.final and opening is None and not watched.is_child:  # a parent begins its children itself
         tell_parent(store, keeper.run_id)
     order = graph.order
     if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past

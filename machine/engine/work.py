@@ -21,6 +21,7 @@ from machine.cron.ticks import tick_key
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import start_and_resume
 from machine.engine.backoff import Backoff
+from machine.engine.children import root_of
 from machine.engine.driven_run import Drive, DrivenRun
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.due_ticks import DueTicks
@@ -275,6 +276,8 @@ class Worker:
                 return
             if row.status in FINAL_STATUSES or not self._is_due(row, now_ms, horizon_ms):
                 return
+            if root_of(self._store, run_id) != run_id:
+                return  # it is due with its parent, which drives it
             plan = self._loader.of_run(self._store, run_id, row.op_id)
         except OtherStoreError:
             raise

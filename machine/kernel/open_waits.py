@@ -16,6 +16,9 @@ DUE: Final = "due_ms"
 CHILD: Final = "child"
 """Name in the info of `wait_begun` for the id of the child run."""
 
+WAKE: Final = "wake_ms"
+"""Name in the info of `run_suspended` for the time at which a child run of it can go on by itself, as text."""
+
 MESSAGE: Final = "message"
 """Name in the info of an answer for the number of the message that it hands out, as text."""
 

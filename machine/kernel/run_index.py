@@ -11,8 +11,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
+from machine.kernel.open_waits import WAKE
+
 _may_be_run_level: Final = re.compile(rb'"type":"run_').search
 """Search for the bytes that every run-level event contains, because canonical JSON has one spelling."""
+
+_MILLISECONDS: Final = re.compile("[0-9]{1,19}")
 
 _MAX_MS: Final = 2**63 - 1
 """The largest integer a store's column holds."""
@@ -26,7 +30,8 @@ class RunRow(NamedTuple):
     """One run's row in the index. `created_ms` and `updated_ms` are milliseconds since the epoch.
 
     `invocation_key` is the value of that name in the first event's info: no two runs of a store share one.
-    `wake_ms` is the earliest time at which a wait of a suspended run ends by itself, None when none does.
+    `wake_ms` is the earliest time at which a wait of a suspended run ends by itself or a child run of it can go on,
+    None when there is none.
     """
 
     run_id: str
@@ -63,7 +68,8 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
                 if head_seq == 1:
                     invocation_key = key
             case "run_suspended":
-                status, updated_ms, wake_ms = "suspended", ts, _wake_ms(event.get("waits"))
+                status, updated_ms = "suspended", ts
+                wake_ms = _earliest(_wake_ms(event.get("waits")), _wake_of_child(data))
             case "run_resumed":
                 status, updated_ms, wake_ms = "running", ts, None
             case "run_completed":
@@ -90,6 +96,17 @@ def _wake_ms(waits: object) -> int | None:
     """Return the earliest end of the time limits and timers that a run waits for."""
     ends = [wait.get("due_ms") for wait in waits if isinstance(wait, dict)] if isinstance(waits, list) else []
     return min((end for end in ends if type(end) is int and 0 <= end <= _MAX_MS), default=None)
+
+
+def _wake_of_child(data: bytes) -> int | None:
+    """Return the time at which a child run of a suspended run can go on by itself, None without one."""
+    text = orjson.loads(data)["info"].get(WAKE)
+    known = isinstance(text, str) and _MILLISECONDS.fullmatch(text) is not None
+    return int(text) if known and int(text) <= _MAX_MS else None
+
+
+def _earliest(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def _text(value: object, otherwise: str) -> str:

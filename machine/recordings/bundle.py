@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import ChainMap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 import attrs
@@ -16,6 +17,8 @@ import attrs
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.deliver import Inbox
+from machine.engine.moved_runs import MOVED, mark_moved
+from machine.engine.run_keeper import Keeper
 from machine.errors import BundleError, Code, ConcurrencyError, UsageError
 from machine.events import Artifact
 from machine.kernel.history import History
@@ -150,21 +153,67 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 @with_default_store(create=True)
 def import_bundle(
-    path: str | os.PathLike[str], *, store: Store = DEFAULT_STORE, secrets: BundleKey | None = None
+    path: str | os.PathLike[str],
+    *,
+    store: Store = DEFAULT_STORE,
+    secrets: BundleKey | None = None,
+    take_over: bool = False,
+    source: Store | None = None,
 ) -> str:
     """Check a bundle to its end, store its run under its own id, completely or not at all, and return that id.
 
     `secrets` opens the sealed secrets of the bundle, which are then stored under the key of this store.
-    Importing a run that already exists changes nothing, except that its secrets are added.
+    Importing a run that already exists changes nothing, except that its secrets are added. A run that waits is
+    imported to go on here (`take_over`); in `source`, the store that it comes from, it is then marked as moved, and
+    is driven there no longer. Without `source` nobody must drive it there.
 
-    Raises what `open_bundle` raises; `BundleError` with `bundle_key_needed` or `bundle_key_wrong`, or with
-    `bundle_conflict` when the store has another log under that id, or the run's invocation key under another
-    id; and what `Store.append` raises.
+    Raises what `open_bundle` raises; `BundleError` with `bundle_key_needed` or `bundle_key_wrong`, with
+    `bundle_waits` for a run that waits without `take_over`, or with `bundle_conflict` when the run has gone on in
+    `source`, or the store has another log under that id, or the run's invocation key under another id; and what
+    `Store.append` and the lease of the run in `source` raise.
     """
     recording = read_bundle(path)
     data_key = unlocked_key(recording, secrets, os.fspath(path))
-    store_recording(recording, store=store, path=os.fspath(path), data_key=data_key)
+    with taking_over(recording, os.fspath(path), store, source, take_over=take_over):
+        store_recording(recording, store=store, path=os.fspath(path), data_key=data_key)
     return recording.run_id
+
+
+@contextmanager
+def taking_over(
+    recording: Recording, path: str, store: Store, source: Store | None, *, take_over: bool
+) -> Iterator[None]:
+    """Import a run within this context: one that waits is first marked as moved where it comes from.
+
+    Raises `BundleError` (`bundle_waits`, `bundle_conflict`) and what `Keeper` raises.
+    """
+    run_id = recording.run_id
+    if not take_over and recording.waits and not recording.ended:
+        raise BundleError(
+            f"run {run_id} waits, and could be driven here and where it comes from: its effects would happen twice",
+            path=path,
+            code=Code.BUNDLE_WAITS,
+            hint="nothing was written; --take-over moves it here, and machine fork FILE makes another run of it",
+        )
+    if source is None:
+        yield
+        return
+    with Keeper(source, run_id):
+        there = source.head(run_id)
+        if (there.seq, there.chain) != (len(recording.log), recording.chain) or len(
+            [message for message in source.inbox(run_id) if message.kind != MOVED]
+        ) != len([message for message in recording.messages if message.kind != MOVED]):
+            raise BundleError(
+                f"run {run_id} has gone on in {source.url} since it was exported",
+                path=path,
+                code=Code.BUNDLE_CONFLICT,
+                hint="nothing was written; export it again",
+            )
+        _is_there(recording, store, path)  # or a run that cannot be stored here would be driven nowhere
+        mark_moved(source, run_id, store.url)
+        yield
+    if any(message.kind == MOVED for message in store.inbox(run_id)):  # it comes back
+        mark_moved(store, run_id, store.url)
 
 
 def store_recording(

@@ -172,7 +172,8 @@ def diff_runs(
     an unknown run, `LogError` or `CorruptionError` for a damaged one, and `UsageError` for a state that neither
     run has.
     """
-    one, other = PastRun.read(a, store), PastRun.read(b, other_store or store)
+    # when an answer came, and how often a run was put away until then, is no difference
+    one, other = PastRun.read(a, store).in_one_piece(), PastRun.read(b, other_store or store).in_one_piece()
     order = list(dict.fromkeys((*one.order, *other.order)))
     chosen = order if state is None else [_state_named(state, order, one)]
     states = [found for state_id in chosen if (found := _state(state_id, one, other)) is not None]

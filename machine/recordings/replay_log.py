@@ -253,8 +253,9 @@ class ReplayLog(DivergentCalls):
         """Return 0: a replay has no inbox."""
         return 0
 
-    async def suspend(self, event: RunSuspended) -> bool:
+    async def suspend(self, event: RunSuspended, wake_ms: int | None = None) -> bool:
         """Compare a suspension of the run with the recording."""
+        del wake_ms
         await self.emit([event])
         return True
 

@@ -44,6 +44,10 @@ class ReplayedChildren:
         del history
         return frozenset()
 
+    def next_ms(self, history: History) -> None:
+        """Return None: a replay waits for no time."""
+        del history
+
     async def end_given_up(self, history: History, load: Callable[[str], bytes], *, ending: bool) -> None:
         """Do nothing: a replay cancels nothing."""
 

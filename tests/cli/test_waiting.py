@@ -289,6 +289,22 @@ def test_a_run_that_is_stopped_while_it_waits_is_suspended(machine, plan_file):
     assert machine("approve", run_id).code == 0
 
 
+def test_a_run_that_waits_is_moved_by_import(machine, asked):
+    machine("export", asked, "-o", "waiting.run")
+    said = machine("import", "waiting.run", "--store", "sqlite:///other.db")
+    assert (said.code, said.err.startswith("error[bundle_waits]: waiting.run: run ")) == (1, True)
+    assert machine("import", "waiting.run", "--from", STORE, "--store", "sqlite:///other.db").code == 2
+    said = machine("import", "waiting.run", "--take-over", "--from", STORE, "--store", "sqlite:///other.db")
+    assert (said.code, said.out) == (0, f"{asked}\n")
+    said = machine("approve", asked)
+    assert (said.code, said.err.startswith(f"error[run_moved]: run {asked} has moved to sqlite:///")) == (
+        1,
+        True,
+    )
+    assert machine("approve", asked, "--store", "sqlite:///other.db").code == 0
+    assert machine("resume", asked, "--quiet", "--store", "sqlite:///other.db").code == 4
+
+
 WAITING = """
 from machine import Plan
 

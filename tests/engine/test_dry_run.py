@@ -367,3 +367,11 @@ def test_the_coroutine_face_gives_the_same(store):
     dry = anyio.run(program)
     assert dry.result.run_id == run_id
     assert dry.effects[0].request["argv"] == ["echo", os.sep]
+
+
+def test_an_effect_after_an_answer_cannot_be_known(store):
+    async def handler(ctx, io, rec):
+        await io.approval("Go on?")
+        await io.exec(["true"])
+
+    assert "it waits for an approval" in effect_of(handler, store).unknown

@@ -10,7 +10,7 @@ import pytest
 import machine
 from machine import Approval, Plan, RunConfig
 from machine.config import FanOutJoin
-from machine.engine import run_reader
+from machine.engine import run_reader, start_and_resume
 from machine.errors import Code, OtherIoError, StateError, StepError, UsageError, WaitTimeoutError
 from machine.events import FactRecorded, RunSuspended, WaitBegun
 from machine.io import parked_tasks
@@ -405,3 +405,169 @@ def test_a_bad_answer_in_advance_leaves_the_run_as_it_is(store, given):
         machine.run(plan_of(asks), store=store, answers={"go": given})
     (row,) = store.list_runs().rows
     assert machine.resume(row.run_id, plan=plan_of(asks), store=store).status == "suspended"
+
+
+def test_a_wait_in_a_transaction_is_refused_and_after_it_is_not(store, tmp_path):
+    import sqlite3
+
+    plan = Plan("waits", clients=["sqlite3"])
+    path = str(tmp_path / "data.db")
+    with sqlite3.connect(path) as made:
+        made.execute("create table seen (n)")
+
+    @plan.state("step.wait", side_effects="apply_side_effect", idempotency="seen")
+    def handler(ctx, io):
+        connection = sqlite3.connect(path)
+        connection.execute("insert into seen values (1)")
+        with pytest.raises(StateError) as refused:
+            io.approval("?", key="go")
+        connection.commit()
+        ctx["by"] = io.approval("?", key="go").by
+        connection.execute("insert into seen values (2)")
+        connection.commit()
+        ctx["code"] = refused.value.code
+        ctx["seen"] = len(connection.execute("select n from seen").fetchall())
+        connection.close()
+
+    result = machine.run(plan, store=store)
+    assert result.status == "suspended", result.error
+    approve(store, result, "go")
+    result = machine.resume(result.run_id, plan=plan, store=store)
+    assert (result.status, result.error) == ("completed", None)
+    assert result.context == {"by": "ada", "code": Code.WAIT_NOT_HERE, "seen": 2}
+    replayed(plan, store, result)
+
+
+def test_a_wait_in_a_reconcile_function_is_refused(store, scripted):
+    found = []
+
+    async def look(ctx, io, effect):
+        with pytest.raises(StateError) as refused:
+            await io.approval("?")
+        found.append(refused.value.code)
+        return {"done": True}
+
+    def crash(request):
+        raise KeyboardInterrupt
+
+    plan = Plan("waits", transports={"mail": scripted(crash, effect=True)})
+
+    @plan.state(
+        "step.wait",
+        side_effects="apply_side_effect",
+        idempotency="k",
+        reconcile=look,
+        on_uncertain="reconcile",
+    )
+    async def handler(ctx, io):
+        await io.call("mail", {})
+
+    with pytest.raises(KeyboardInterrupt):
+        machine.run(plan, store=store)
+    (row,) = store.list_runs().rows
+    machine.resume(row.run_id, plan=plan, store=store)
+    assert found == [Code.WAIT_NOT_HERE]
+
+
+def test_a_secret_in_a_question_is_not_stored(store, monkeypatch):
+    monkeypatch.setenv("API_TOKEN", "tok-4f9a8e7d6c5b4a39f1")
+
+    async def handler(ctx, io):
+        token = await io.secret("API_TOKEN")
+        await io.approval(f"Use {token}?", data={"password": "hunter2-correct-horse-9"})
+
+    plan = plan_of(handler)
+    result = machine.run(plan, store=store)
+    assert result.status == "suspended"
+    stored = b"".join(data for _, data in store._contents.artifacts.values())
+    assert b"tok-4f9a8e7d6c5b4a39f1" not in stored
+    assert b"hunter2-correct-horse-9" not in stored
+    replayed(plan, store, result)
+    approve(store, result)
+    result = machine.resume(result.run_id, plan=plan, store=store)
+    assert result.status == "completed", result.error
+    replayed(plan, store, result)
+
+
+def test_a_signal_by_correlation_is_taken_once(store):
+    async def handler(ctx, io):
+        ctx["paid"] = await io.wait_signal("paid", correlation=ctx["order"])
+
+    plan = plan_of(handler)
+    first, second = (machine.run(plan, store=store, input={"order": "7"}) for _ in range(2))
+    store.post_signal("paid", "8", "no")
+    store.post_signal("paid", "7", 1)
+    first = machine.resume(first.run_id, plan=plan, store=store)
+    second = machine.resume(second.run_id, plan=plan, store=store)
+    assert (first.status, first.context["paid"], second.status) == ("completed", 1, "suspended")
+    store.post_signal("paid", "7", 2)
+    second = machine.resume(second.run_id, plan=plan, store=store)
+    assert second.context["paid"] == 2
+    replayed(plan, store, second)
+
+
+def test_time_never_goes_back_behind_an_answer(store, monkeypatch):
+    store.clock = lambda: 10**13
+
+    async def handler(ctx, io):
+        await io.sleep(61)
+        ctx["now"] = await io.now()
+
+    plan = plan_of(handler)
+    result = machine.run(plan, store=store, clock="skip")
+    assert result.context["now"] >= 10**13 + 61_000
+    times = [entry.ts_millis for entry, _ in run_reader.entries(store, result.run_id)]
+    assert times == sorted(times)
+
+
+def test_a_run_that_waits_in_its_process_can_be_cancelled(store, config):
+    async def main():
+        run_id = str(machine.new_run_id())
+        running = asyncio.create_task(
+            machine.aio.run(plan_of(asks), store=store, run_id=run_id, wait=None, config=config)
+        )
+        while not store.run_exists(run_id) or not events(store, run_id, WaitBegun):  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+        await machine.aio.cancel(run_id, store=store)
+        return await running
+
+    assert asyncio.run(main()).status == "cancelled"
+
+
+def counted(calls, word):
+    calls.append(word)
+    return word
+
+
+def test_streams_steps_and_errors_before_a_wait_are_given_again_and_not_made(store, tmp_path, config):
+    path, calls = tmp_path / "data", []
+    path.write_bytes(bytes(range(256)) * 400)
+
+    async def handler(ctx, io, rec):
+        ctx["word"] = await io.step(counted, calls, "one", ignore_args="calls")
+        async with io.open_file(path, piece_bytes=20_000) as file:
+            ctx["size"] = sum([len(piece) async for piece in file])
+        with pytest.raises(OtherIoError):
+            await io.read_file(tmp_path / "missing")
+        await rec.emit(machine.DomainEvent("noted", {"n": 1}))
+        ctx["by"] = (await io.approval("?", key="go")).by
+        ctx["again"] = await io.step(counted, calls, "two", ignore_args="calls")
+
+    plan = plan_of(handler)
+    result = machine.run(plan, store=store, config=config)
+    assert (result.status, calls) == ("suspended", ["one"])
+    path.unlink()
+    (tmp_path / "missing").write_text("here now")
+    approve(store, result, "go")
+    result = machine.resume(result.run_id, plan=plan, store=store)
+    assert (result.status, result.error, calls) == ("completed", None, ["one", "two"])
+    assert result.context["size"] == 102_400
+    replayed(plan, store, result)
+
+
+def test_a_driver_that_cannot_replay_does_not_go_on(store):
+    result = machine.run(plan_of(asks), store=store)
+    approve(store, result, "go")
+    with pytest.raises(UsageError, match="needs a replay"):
+        asyncio.run(start_and_resume.resume(result.run_id, plan=plan_of(asks), store=store))
+    assert machine.resume(result.run_id, plan=plan_of(asks), store=store).status == "completed"

@@ -9,7 +9,7 @@ from machine import Plan, RunConfig
 from machine.config import FanOutJoin
 from machine.engine import run_reader
 from machine.errors import Code, RunError
-from machine.events import EffectIntended, RunResumed, StateEntered
+from machine.events import EffectIntended, FactRecorded, RunResumed, StateEntered
 from machine.io.transport import BaseTransport
 from machine.stores import MemoryStore
 
@@ -147,3 +147,29 @@ def test_code_after_the_wait_may_change_at_will(store):
     result = machine.resume(result.run_id, plan=plan, store=store)
     assert (result.status, len(sent.sent)) == ("completed", 1)
     assert machine.replay(result.run_id, plan=plan, store=store).identical
+
+
+def test_a_change_is_allowed_where_every_wait_is_answered_and_the_run_is_not_suspended(store, config):
+    sent = Sent()
+    plan = plan_of(sent)
+    result = machine.run(plan, store=store, config=config, answers={"go": YES})
+    entries = [entry for entry, _ in run_reader.entries(store, result.run_id)]
+    answered = next(
+        entry.seq for entry in entries if getattr(entry.event, "namespace", "") == "wait.approval"
+    )
+    answered = next(
+        entry.seq for entry in entries if entry.seq > answered and isinstance(entry.event, FactRecorded)
+    )
+    cut = MemoryStore()
+    for kind, data in store._contents.artifacts.values():
+        cut.put(kind, data)
+    cut.append(result.run_id, 0, list(store.read_range(result.run_id, 1, answered)))
+    changed = plan_of(sent, more=1)
+    with pytest.raises(RunError) as refused:
+        machine.resume(result.run_id, plan=changed, store=cut)
+    assert refused.value.code == Code.SUSPENDED_CODE_CHANGED
+    again = machine.resume(result.run_id, plan=changed, store=cut, allow_code_change=True)
+    assert (again.status, again.context["by"]) == ("completed", "ada")
+    replayed = machine.replay(result.run_id, plan=changed, store=cut)
+    assert replayed.identical, replayed.divergence
+    assert machine.verify(result.run_id, store=cut).ok

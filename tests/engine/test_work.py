@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +27,7 @@ from machine.target import Loaded
 from machine.testing.store_samples import Clock, run_id_of, suspend
 
 LONG = 30
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @attrs.define
@@ -352,6 +355,30 @@ def test_runs_that_do_not_end_are_interrupted_and_can_be_resumed(store, plans, h
     assert store.run_row(run_id).status == "interrupted"
     released.set()
     assert machine.resume(run_id, plan=plan, store=store).status == "completed"
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_asks_to_stop_and_the_second_interrupts(store, plans, signum):
+    """In this process: a handler sends the signals, to its own worker."""
+    sent, seconds = [], 0
+    plan = Plan("signals")
+
+    @plan.state("a.signals")
+    async def signals(ctx, io):
+        await io.uuid()
+        while sent:
+            os.kill(os.getpid(), sent.pop())
+        await io.sleep(seconds)
+
+    (run_id,) = left_behind(store, plans, plan)
+    before = [signal.getsignal(each) for each in SIGNALS]
+    # two signals of one kind may arrive as one
+    sent[:], seconds = [next(each for each in SIGNALS if each != signum), signum], LONG
+    assert work(store, plans, until_idle=False)[0].counts == {"interrupted": 1}
+    assert store.run_row(run_id).status == "interrupted"
+    sent[:], seconds = [signum], 0
+    assert work(store, plans, until_idle=False)[0].counts == {"completed": 1}
+    assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
 def test_an_idle_worker_ends_at_once_when_it_is_asked(store, plans):

@@ -8,7 +8,7 @@ import pytest
 
 import machine
 from machine import Plan
-from machine.errors import BundleError
+from machine.errors import BundleError, ConcurrencyError, RunError
 from machine.recordings import bundle_line, bundle_line_reader
 from machine.stores import MemoryStore, SqliteStore
 
@@ -77,7 +77,7 @@ def test_a_run_that_waits_goes_on_from_its_bundle_with_all_that_was_sent_to_it(
     path = tmp_path / "waiting.run"
     data = machine.export_run(waiting, path, store=store, gzip=gzip)
     with SqliteStore(tmp_path / "other.db") as other:
-        machine.import_bundle(path, store=other)
+        machine.import_bundle(path, store=other, take_over=True)
         assert other.inbox(waiting) == store.inbox(waiting)
         assert other.due_runs(0) == [waiting]
         assert machine.export_run(waiting, store=other, gzip=gzip) == data
@@ -201,9 +201,90 @@ def test_a_signal_by_correlation_finds_a_run_that_was_imported(store, tmp_path, 
     with SqliteStore(tmp_path / "other.db") as other:
         if kept:
             machine.signal(None, "paid", 9, correlation="order 7", keep=60, store=other)
-        machine.import_bundle(path, store=other)
+        machine.import_bundle(path, store=other, take_over=True)
         if not kept:
             assert other.due_runs(0) == []
             machine.signal(None, "paid", 9, correlation="order 7", store=other)
         assert other.due_runs(0) == [run_id]
         assert machine.resume(run_id, plan=KEYED, store=other).context == {"paid": 9}
+
+
+# moving
+
+
+@pytest.fixture
+def moved(store, waiting, tmp_path):
+    """Export a run that waits, and return its bundle and another store."""
+    path = tmp_path / "waiting.run"
+    machine.export_run(waiting, path, store=store)
+    with SqliteStore(tmp_path / "other.db") as other:
+        yield path, other
+
+
+def test_a_run_that_waits_is_not_imported_unless_it_is_said_which_one_goes_on(moved, waiting):
+    path, other = moved
+    with pytest.raises(BundleError, match="its effects would happen twice") as caught:
+        machine.import_bundle(path, store=other)
+    assert caught.value.code == "bundle_waits"
+    assert "--take-over" in caught.value.hint
+    assert not other.run_exists(waiting)
+
+
+def test_a_run_that_moved_is_driven_there_and_no_longer_here(store, moved, waiting):
+    path, other = moved
+    machine.import_bundle(path, store=other, take_over=True, source=store)
+    size = store.latest_seq(waiting), len(store.inbox(waiting))
+    for use in (
+        lambda: machine.resume(waiting, plan=PLAN, store=store),
+        lambda: machine.approve(waiting, "second", store=store),
+        lambda: machine.signal(waiting, "paid", store=store),
+    ):
+        with pytest.raises(RunError, match="has moved to sqlite:///") as caught:
+            use()
+        assert (caught.value.code, caught.value.info.details["to"]) == ("run_moved", other.url)
+    assert (store.latest_seq(waiting), len(store.inbox(waiting))) == size
+    assert machine.resume(waiting, plan=PLAN, store=other).status == "suspended"
+    machine.approve(waiting, store=other)
+    assert machine.resume(waiting, plan=PLAN, store=other).context["second"]
+
+
+@pytest.mark.parametrize("what", ["event", "message", "lease"])
+def test_a_run_that_has_gone_on_since_does_not_move(store, moved, waiting, what):
+    path, other = moved
+    if what == "event":
+        machine.resume(waiting, plan=PLAN, store=store)
+    elif what == "message":
+        store.post(waiting, "signal", {})
+    else:
+        store.acquire(waiting, "somebody", 60_000)
+    with pytest.raises((BundleError, ConcurrencyError)) as caught:
+        machine.import_bundle(path, store=other, take_over=True, source=store)
+    assert caught.value.code == ("run_leased" if what == "lease" else "bundle_conflict")
+    assert not other.run_exists(waiting)
+    assert [message.kind for message in store.inbox(waiting) if message.kind == "moved"] == []
+
+
+def test_a_run_that_is_exported_where_it_moved_from_can_move_once_more(store, moved, waiting, tmp_path):
+    path, other = moved
+    machine.import_bundle(path, store=other, take_over=True, source=store)
+    machine.export_run(waiting, path, store=store)
+    with SqliteStore(tmp_path / "third.db") as third:
+        machine.import_bundle(path, store=third, take_over=True)
+        with pytest.raises(RunError) as caught:  # it goes on in the other store
+            machine.resume(waiting, plan=PLAN, store=third)
+        assert caught.value.code == "run_moved"
+    machine.export_run(waiting, path, store=other)
+    machine.import_bundle(path, store=store, take_over=True, source=other)
+    assert machine.resume(waiting, plan=PLAN, store=store).status == "suspended"
+    with pytest.raises(RunError):
+        machine.resume(waiting, plan=PLAN, store=other)
+
+
+def test_a_run_that_cannot_be_stored_there_stays(store, moved, waiting):
+    path, other = moved
+    machine.import_bundle(path, store=other, take_over=True)
+    machine.resume(waiting, plan=PLAN, store=other)  # by somebody who did not say that it moves
+    with pytest.raises(BundleError) as caught:
+        machine.import_bundle(path, store=other, take_over=True, source=store)
+    assert caught.value.code == "bundle_conflict"
+    assert machine.resume(waiting, plan=PLAN, store=store).status == "suspended"

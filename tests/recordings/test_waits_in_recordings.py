@@ -129,17 +129,35 @@ def test_changed_code_is_compared_without_anybody(store, recorded):
 
 def test_a_run_that_waits_verifies_and_shows_who_answered(store, recorded):
     assert machine.verify(recorded.run_id, store=store).ok
-    assert machine.blame(recorded.run_id, "/by", store=store) is not None
-    again = machine.run(plan_of(), store=store, facts_from=recorded.run_id)
-    difference = machine.diff_runs(recorded.run_id, again.run_id, store=store)
-    assert difference is not None
+    (step,) = machine.blame(recorded.run_id, "/by", store=store).steps
+    (source,) = [fact for fact in step.facts if fact.found]
+    assert (source.key, source.namespace, source.request) == ("one", "wait.approval", {"prompt": "Go on?"})
+
+
+def test_when_the_answers_came_is_no_difference_and_what_they_are_is(store, recorded, config):
+    again = machine.run(plan_of(), store=store, facts_from=recorded.run_id, config=config)
+    same = machine.diff_runs(recorded.run_id, again.run_id, store=store)
+    assert same.identical
+    assert same.first is None
+    assert all(state.identical for state in same.states)
+    other = machine.fork(
+        recorded.run_id,
+        plan=plan_of(),
+        store=store,
+        at=recorded.head_seq,
+        set_facts={"one": {"approved": True, "by": "bo"}},
+    )
+    found = machine.diff_runs(recorded.run_id, other.run_id, store=store)
+    assert found.first.type_a == found.first.type_b == "fact_recorded"
+    assert not all(state.identical for state in found.states)
+    assert not any(state.a.errors or state.b.errors for state in found.states)
 
 
 def test_a_bundle_of_a_run_that_waits_replays_elsewhere(store, recorded, tmp_path):
     path = tmp_path / "waits.run"
     machine.export_run(recorded.run_id, path, store=store)
     with MemoryStore() as other:
-        machine.import_bundle(path, store=other)
+        machine.import_bundle(path, store=other, take_over=True)
         assert machine.replay(recorded.run_id, plan=plan_of(), store=other).identical
 
 
