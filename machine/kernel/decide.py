@@ -27,6 +27,7 @@ from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
 from machine.plan import Graph
+from machine.waits import HandlerWait
 
 _STOPPED: Final = frozenset({StateStatus.WAITING, StateStatus.FAILED, StateStatus.SUSPENDED})
 
@@ -62,9 +63,12 @@ def decide(
         if schedule is not None and busy:
             return schedule.awaiting(config)
         return CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
-    if history.status is RunStatus.SUSPENDED and history.held and not woken:
+    changed = plan.plan_id != history.plan_id
+    # handlers begin their waits again under another plan, and whoever resumes later need not allow it again
+    begin_again = changed and all(isinstance(wait, HandlerWait) for wait in history.waits)
+    if history.status is RunStatus.SUSPENDED and history.held and not woken and not begin_again:
         return Done(history.status)
-    if plan.plan_id != history.plan_id:
+    if changed:
         return ChangePlan(plan.plan_id, history.status is RunStatus.SUSPENDED)
     if secrets_lost:
         return LoseSecrets(history.status is RunStatus.SUSPENDED)

@@ -41,8 +41,8 @@ def config(request):
     return RunConfig() if request.param is None else RunConfig(execution_mode=FanOutJoin(request.param))
 
 
-def plan_of(sent, *, first="first", more=0):
-    plan = Plan("changed", transports={"mail": sent})
+def plan_of(sent, *, first="first", more=0, version="1"):
+    plan = Plan("changed", version=version, transports={"mail": sent})
 
     @plan.state("step.pay", side_effects="apply_side_effect", idempotency="key")
     async def pay(ctx, io, rec):
@@ -101,6 +101,19 @@ def test_an_allowed_change_begins_the_attempt_anew_on_its_answers_and_effects(st
     replayed = machine.replay(result.run_id, plan=changed, store=store)
     assert replayed.identical, replayed.divergence
     assert (replayed.digest, replayed.events) == (result.digest, result.head_seq)
+
+
+def test_a_plan_change_that_is_allowed_before_there_is_an_answer_stays_allowed(store, config):
+    sent = Sent()
+    result = waiting(store, sent, config)
+    changed = plan_of(sent, version="2")
+    result = machine.resume(result.run_id, plan=changed, store=store, allow_plan_change=True)
+    assert (result.status, [wait.key for wait in result.waits]) == ("suspended", ["go"])
+    store.post(result.run_id, "answer", {"key": "go", "answer": YES})
+    result = machine.resume(result.run_id, plan=changed, store=store)
+    assert result.context == {"sent": 1, "by": "ada", "then": 2}
+    replayed = machine.replay(result.run_id, plan=changed, store=store)
+    assert replayed.identical, replayed.divergence
 
 
 def test_a_handler_that_is_not_deterministic_fails_with_its_own_code(store):
