@@ -44,8 +44,8 @@ def export(
 
     It holds every event and everything the events reference, one JSON object a line, so that the run can be
     read, verified and replayed anywhere. The same run always gives the same bytes. An unfinished run is written
-    as far as it went. The bundle has no message or lease of the store, and no secrets, not even encrypted,
-    unless --with-secrets is given.
+    as far as it went, with the messages to it. The bundle has no lease of the store, and no secrets, not even
+    encrypted, unless --with-secrets is given.
 
     Parameters
     ----------
@@ -137,6 +137,8 @@ def import_runs(
     recipient_key: str | None = None,
     take_over: Flag = False,
     source: Annotated[str | None, Parameter(name="--from")] = None,
+    fork: Flag = False,
+    target: str | None = None,
     session: Injected,
 ) -> int:
     """Store the runs of bundles.
@@ -157,7 +159,16 @@ def import_runs(
     source
         With --take-over: the store that the runs come from. They are marked there as moved, and are driven there
         no longer. Without it, see to that yourself.
+    fork
+        Let the runs go on here as runs of their own, with new ids, from their last events. The originals may go on
+        too, so effects that are still to come may happen in both.
+    target
+        With --fork: the plan to continue with, when it is not the one the runs were started from.
     """
+    if fork and (take_over or recipient_key is not None):
+        raise UsageError("a fork takes nothing over and has secrets of its own", hint="give --fork alone")
+    if target is not None and not fork:
+        raise UsageError("--target is for runs that are forked", hint="add --fork")
     if source is not None and not take_over:
         raise UsageError("--from is for runs that move", hint="add --take-over")
     if not files:
@@ -166,6 +177,10 @@ def import_runs(
         raise UsageError(
             "a store in memory is lost at the end of this command", hint="leave --store out, or name a file"
         )
+    if fork:
+        from machine.cli.import_as_fork import import_as_forks  # noqa: PLC0415 - the others drive no run
+
+        return import_as_forks(session, files, target)
     recordings = [(file, read_bundle(file)) for file in files]
     known = given(recipient_key)
     keys = [unlocked_key(recording, _opener(recording, known, file), file) for file, recording in recordings]

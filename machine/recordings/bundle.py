@@ -193,7 +193,7 @@ def taking_over(
             f"run {run_id} waits, and could be driven here and where it comes from: its effects would happen twice",
             path=path,
             code=Code.BUNDLE_WAITS,
-            hint="nothing was written; --take-over moves it here, and machine fork FILE makes another run of it",
+            hint="nothing was written; --take-over moves it here, and --fork makes another run of it",
         )
     if source is None:
         yield

@@ -13,7 +13,7 @@ from signal import SIGINT
 
 import pytest
 
-from machine import MachineError, open_store, signal
+from machine import MachineError, open_store, signal, waiting
 from machine.cli import main, run_and_resume
 from machine.cli.command_session import Session
 
@@ -303,6 +303,25 @@ def test_a_run_that_waits_is_moved_by_import(machine, asked):
     )
     assert machine("approve", asked, "--store", "sqlite:///other.db").code == 0
     assert machine("resume", asked, "--quiet", "--store", "sqlite:///other.db").code == 4
+
+
+def test_a_run_that_waits_is_forked_by_import_with_the_answers_that_it_had_not_read(machine, asked):
+    with open_store(STORE) as store:
+        (wait,) = waiting(store=store)
+        store.post(asked, "answer", {"key": wait.key, "answer": {"approved": True, "by": "ada"}})
+    machine("export", asked, "-o", "waiting.run")
+    other = ("--store", "sqlite:///other.db")
+    for wrong in (("--take-over",), ("--recipient-key", "k")):
+        assert machine("import", "waiting.run", "--fork", *wrong, *other).code == 2
+    assert machine("import", "waiting.run", "--target", "refund.py:plan", *other).code == 2
+    said = machine("import", "waiting.run", "--fork", "--json", *other)
+    ((fork,), status) = said.json["imported"], "suspended"
+    assert (said.code, fork["forked_from"], fork["status"]) == (0, asked, status)
+    assert fork["run_id"] != asked
+    assert machine("resume", fork["run_id"], "--quiet", *other).code == 4
+    facts = machine("facts", fork["run_id"], "--json", *other).json["facts"]
+    assert [fact["namespace"] for fact in facts].count("wait.approval") == 1
+    assert machine("show", asked, "--json").json["status"] == "suspended", "the original is as it was"
 
 
 WAITING = """
