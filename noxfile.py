@@ -137,16 +137,25 @@ def pytest(session: nox.Session, *args: str, **env: str) -> None:
 
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
-    """The test suite and the documents on the first interpreter, and on the others what may differ there."""
+    """The tests, but for the long ones, and the documents on the first interpreter; on others what may differ."""
     if session.python == FOUND[0]:
         # the packages that handlers are tried to import first are installed once, and then none may be missing
         session.install("-q", ".[test,imports,clients]")
         install_servers(session)
-        pytest(session, *session.posargs, MACHINE_FIGHT_SECONDS="6", MACHINE_REQUIRE_PACKAGES="1")
+        chosen = session.posargs or ["-m", "not long"]
+        pytest(session, *chosen, MACHINE_FIGHT_SECONDS="6", MACHINE_REQUIRE_PACKAGES="1")
         return
     session.install("-q", ".[test]")
     # what does not depend on the interpreter runs once, on the first
     pytest(session, *(session.posargs or (PER_INTERPRETER if session.python == FOUND[-1] else BETWEEN)))
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """Run the slow tests that are left out at each change, on the first interpreter: before a release."""
+    session.install("-q", ".[test,imports,clients]")
+    install_servers(session)
+    pytest(session, "-m", "long", *session.posargs, MACHINE_REQUIRE_PACKAGES="1")
 
 
 @nox.session

@@ -21,6 +21,18 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQU
         signal.signal(number, usual)
 
 
+_AT_EACH_CHANGE = frozenset({"agents", "clients", "engine", "io", "kernel", "stores", "torture"})
+"""The folders of which slow tests too run at each change: what a crash, a kill or a race could lose."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        held = _AT_EACH_CHANGE & set(item.path.relative_to(_HERE).parts)
+        if item.get_closest_marker("slow") and not held:
+            item.add_marker("long")
+
+
 @pytest.fixture
 def pytester(pytester, monkeypatch):
     """Give a suite the same surroundings everywhere: where `CI` is set, pytest tells each failure twice."""

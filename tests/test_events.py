@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import EVENTS, FAST, NASTY_TEXT, OTHER_RUN_ID, RUN_ID, error_of
 
 from machine import canonical, codec
+from machine.envelope import split_envelope
 from machine.errors import CodecError, LogError
 from machine.events import (
     KERNEL_EVENTS,
@@ -20,7 +21,6 @@ from machine.events import (
     StateSkipped,
     chain_next,
     seal,
-    split_envelope,
 )
 
 SEQS = st.integers(1, 2**40)

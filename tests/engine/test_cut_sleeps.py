@@ -25,6 +25,12 @@ from machine.stores import MemoryStore, open_store
 HOUR = 3600
 
 
+@pytest.fixture(autouse=True)
+def all_in_place(monkeypatch):
+    """Sleep in place whatever the length, as sleeps of up to a minute are slept, and all older recordings were."""
+    monkeypatch.setattr("machine.io.waits.SUSPEND_AFTER", float("inf"))
+
+
 class Slept(ClockTransport):
     """A clock on which a sleep lasts until it is cut, or is over at once when `quick`."""
 

@@ -20,6 +20,7 @@ from machine.engine.plan_loader import PlanLoader
 from machine.engine.work import Worker, WorkReporter
 from machine.engine.work_stop import Stop
 from machine.errors import Code, OtherStoreError, PlanError, UsageError
+from machine.recordings.double_run import SecondRun
 from machine.stores import MemoryStore, SqliteStore
 from machine.stores.base import RunPage
 from machine.stores.lease import wall_clock
@@ -568,7 +569,7 @@ def test_a_worker_waits_for_a_timer_of_the_next_second_no_longer_than_needed(sto
     store.clock = Clock(store.clock())
     waiting(store, plans)
     store.clock.now += 3_600_000 - 500
-    worker = Worker(store, PlanLoader(plans.load))
+    worker = Worker(store, PlanLoader(plans.load), second=SecondRun)
     waits = []
 
     class Woken:
