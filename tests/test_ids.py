@@ -20,6 +20,7 @@ from machine.ids import (
     OpId,
     OpPath,
     RunId,
+    ScheduleName,
     StateId,
     StreamName,
     Tag,
@@ -36,6 +37,7 @@ RULES = {
     ArtifactId: "[0-9a-f]{64}",
     Tag: "[a-z0-9_.:-]{1,64}",
     ErrorCode: SEGMENT,
+    ScheduleName: "[a-z0-9_.-]{1,64}",
 }
 EVERY = (*RULES, ContextKey, FactKey, StreamName, VersionId)
 LONGEST = "a" * 63

@@ -262,7 +262,7 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
         limit, cursor = check_limit(limit), check_cursor(cursor)
         # by key, the order of arrival; the + prevents SQLite from sorting all that an index finds: few are running
         indexed = indexed_status(status)
-        few = indexed == RunStatus.RUNNING
+        few = indexed == RunStatus.RUNNING and op is None
         terms = [("status = ?" if few else "+status = ?", indexed), ("+op_id = ?", op)]
         given = [(term, text(value)) for term, value in terms if value is not None]
         where = " AND ".join(["key < ?", *(term for term, _ in given)])
