@@ -50,7 +50,10 @@ from machine.typed_values import (
     remedy_declared,
 )
 from machine.waits import (
-    HandlerWait,
+    WAIT_KINDS,
+    EffectWait,
+    PlanWait,
+    SecretWait,
     Wait,
 )
 
@@ -82,7 +85,8 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
-    _tagged(converter, Wait, typing.get_args(Wait))
+    waits = (EffectWait, PlanWait, SecretWait, *WAIT_KINDS.values())
+    _tagged(converter, Wait, waits)
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # it is in the info of an event
     error = make_dict_structure_fn(ErrorInfo, converter, _cattrs_forbid_extra_keys=True, **aside)
@@ -90,7 +94,7 @@ def _converter() -> cattrs.Converter:
     for cls in (
         ErrorInfo,
         FactValue,
-        *typing.get_args(HandlerWait),
+        *waits,
         *EVENT_TYPES.values(),
     ):  # inner first: cattrs inlines what it knows
         absent: dict[str, Any] = dict(aside) if cls is ErrorInfo else {}

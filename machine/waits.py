@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from typing import ClassVar, Final, TypeAlias
 
@@ -34,52 +33,50 @@ class SecretWait:
 
 
 @attrs.frozen
-class ApprovalWait:
-    """A wait for a person's decision, until `due_ms` (milliseconds since the epoch) if that is given."""
+class HandlerWait:
+    """A wait that a handler began, as opposed to one that the engine asks for.
+
+    It is a wait until `due_ms`, in milliseconds since the epoch; None without a time limit.
+    """
+
+    type: ClassVar[str]
+    key: str
+    state_id: str
+    due_ms: int | None = None
+
+
+@attrs.frozen
+class ApprovalWait(HandlerWait):
+    """A wait for a person's decision."""
 
     type: ClassVar[str] = "approval"
-    key: str
-    state_id: str
-    due_ms: int | None = None
 
 
 @attrs.frozen
-class SignalWait:
-    """A wait for a message of another system, until `due_ms` (milliseconds since the epoch) if that is given."""
+class SignalWait(HandlerWait):
+    """A wait for a message of another system."""
 
     type: ClassVar[str] = "signal"
-    key: str
-    state_id: str
-    due_ms: int | None = None
 
 
 @attrs.frozen
-class TimerWait:
-    """A wait until `due_ms`, in milliseconds since the epoch."""
+class TimerWait(HandlerWait):
+    """A wait for a time, which is its limit."""
 
     type: ClassVar[str] = "timer"
-    key: str
-    state_id: str
-    due_ms: int | None = None
 
 
 @attrs.frozen
-class ChildWait:
-    """A wait for the end of another run, until `due_ms` (milliseconds since the epoch) if that is given."""
+class ChildWait(HandlerWait):
+    """A wait for the end of another run."""
 
     type: ClassVar[str] = "child"
-    key: str
-    state_id: str
-    due_ms: int | None = None
 
-
-HandlerWait: TypeAlias = ApprovalWait | SignalWait | TimerWait | ChildWait
-"""A wait that a handler began, as opposed to one that the engine asks for."""
 
 Wait: TypeAlias = EffectWait | PlanWait | SecretWait | HandlerWait
 
 WAIT_KINDS: Final[Mapping[str, type[HandlerWait]]] = {
-    f"wait.{cls.type}": cls for cls in typing.get_args(HandlerWait)
+    f"wait.{cls.type}": cls for cls in (ApprovalWait, SignalWait, TimerWait, ChildWait)
 }
 """The waits of handlers, by the namespace of their facts."""
 
