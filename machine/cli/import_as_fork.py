@@ -8,8 +8,9 @@ import machine
 from machine.cli.command_session import Session
 from machine.cli.output import clean
 from machine.engine.new_run_id import new_run_id
+from machine.engine.open_wait_info import unconsumed
 from machine.engine.run_reader import PastRun
-from machine.kernel.wait_answers import ANSWER, SIGNAL
+from machine.kernel.run_status import RunStatus
 from machine.stores.base import Store
 
 
@@ -42,9 +43,7 @@ def _forked(session: Session, source: Store, run_id: str, store: Store, target: 
         fork_id=fork_id,
         target=loaded.target,
     )
-    heard = PastRun.read(run_id, source).history.open_waits
-    for message in source.inbox(run_id):
-        waits = message.kind in {ANSWER, SIGNAL} and not heard.has_heard(message.number, message.ts_millis)
-        if waits and store.run_row(fork_id).status == "suspended":
+    if store.run_row(fork_id).status == RunStatus.SUSPENDED:
+        for message in unconsumed(PastRun.read(run_id, source)):
             store.post(fork_id, message.kind, message.data)
     return fork_id

@@ -12,13 +12,14 @@ from machine.engine.run_reader import PastRun
 from machine.errors import ErrorInfo, MachineError
 from machine.events import EffectIntended
 from machine.kernel.run_status import INTERRUPTED, RunStatus
+from machine.kernel.wait_answers import ANSWER, SIGNAL
 from machine.stores.base import Message, Store
 from machine.waits import EffectWait
 
 UNREADABLE: Final = "unreadable"
 """Kind of the entry for a run whose log cannot be read."""
 
-ANSWERING_KINDS: Final = frozenset({"answer", "signal"})
+ANSWERING_KINDS: Final = frozenset({ANSWER, SIGNAL})
 """The kinds of messages that a wait can take; that a child run has ended is no answer, but a reason to look."""
 
 
