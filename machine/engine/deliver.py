@@ -53,16 +53,12 @@ class Inbox:
         An attempt that is open gets its answers once it was put away.
         """
         waits = history.open_waits
-
-        def request(digest: str) -> Any:
-            return canonical.decode_stored(digest, load(digest))
-
         signals = [
             signal
             for asked in dict.fromkeys(self.awaits(history, load))
             for signal in self._store.signals(*asked)
         ]
-        found = due_answers(waits, request, self.read(), now_ms, children, signals=signals)
+        found = due_answers(waits, _requests(load), self.read(), now_ms, children, signals=signals)
         self._messages = [
             message for message in self._messages if not waits.has_heard(message.number, message.ts_millis)
         ]
@@ -71,10 +67,7 @@ class Inbox:
     @staticmethod
     def awaits(history: History, load: Callable[[str], bytes]) -> list[tuple[str, str]]:
         """Return the names and the correlations of the signals that the handlers of a run wait for."""
-
-        def request(digest: str) -> Any:
-            return canonical.decode_stored(digest, load(digest))
-
+        request = _requests(load)
         asked = (correlation_of(wait, request) for wait in history.open_waits.by_key.values())
         return [pair for pair in asked if pair is not None]
 
@@ -89,6 +82,11 @@ def delivery(answer: WaitAnswer) -> Delivery:
     info = {} if answer.message is None else {MESSAGE: str(answer.message)}
     takes = () if answer.signal is None else (answer.signal,)
     return Delivery(fact, payloads, info, answer.payload.get("at_ms", 0), takes)
+
+
+def _requests(load: Callable[[str], bytes]) -> Callable[[str], Any]:
+    """Return what reads the request of a wait, by its digest."""
+    return lambda digest: canonical.decode_stored(digest, load(digest))
 
 
 class DeliveringLog(Log, Protocol):

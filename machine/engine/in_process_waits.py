@@ -154,19 +154,19 @@ class Patience:
 
     def _skip(self) -> bool:
         """Jump to the next time that is waited for, if the clock does."""
-        due = [
-            wait.due_ms for wait in self._log.history.open_waits.by_key.values() if wait.due_ms is not None
-        ]
-        if not self._waiting.skips or not due:
+        if not self._waiting.skips or (next_ms := self._next_ms()) is None:
             return False
-        self._log.skip_to(min(due))
+        self._log.skip_to(next_ms)
         return bool(self._log.deliver())
 
     def _seconds_to_next(self) -> float:
-        due = [
-            wait.due_ms for wait in self._log.history.open_waits.by_key.values() if wait.due_ms is not None
-        ]
-        return max(min(due) - self._log.now_ms(), 1) / 1000 if due else math.inf
+        next_ms = self._next_ms()
+        return math.inf if next_ms is None else max(next_ms - self._log.now_ms(), 1) / 1000
+
+    def _next_ms(self) -> int | None:
+        """Return the next time that is waited for, None without one."""
+        waits = self._log.history.open_waits.by_key.values()
+        return min((wait.due_ms for wait in waits if wait.due_ms is not None), default=None)
 
 
 def approval_of(given: Any) -> dict[str, Any]:

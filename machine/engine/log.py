@@ -95,8 +95,11 @@ class LiveLog:
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
-        now = max(time.time_ns() // 1_000_000, self.floor_ms)
+        now = self._event_ms()
         self._put([(event, now, info) for event in events], payloads)
+
+    def _event_ms(self) -> int:
+        return max(time.time_ns() // 1_000_000, self.floor_ms)
 
     def now_ms(self) -> int:
         """Return the time by the clock of the store, never before one that an answer was given at."""
@@ -120,14 +123,14 @@ class LiveLog:
             if takes:
                 self._append_now(fact, info, payloads, takes=takes)
             else:
-                self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
+                self._put([(fact, self._event_ms(), info)], payloads)
         return len(due)
 
     def answer(self, wait: OpenWait, payload: Mapping[str, Any]) -> None:
         """Record an answer to a wait that no message gave."""
         fact, payloads, info, at_ms, _ = delivery(WaitAnswer(wait, dict(payload)))
         self.skip_to(at_ms)
-        self._put([(fact, max(time.time_ns() // 1_000_000, self.floor_ms), info)], payloads)
+        self._put([(fact, self._event_ms(), info)], payloads)
 
     def asked(self, wait: OpenWait) -> Any:
         """Return the request of a wait."""
@@ -164,7 +167,7 @@ class LiveLog:
         """Append an event on terms that depend on what others do meanwhile; say whether it is in the log."""
         if (reason := self.abort()) is not None:
             raise reason
-        run_id, now = self._run_id, max(time.time_ns() // 1_000_000, self.floor_ms)
+        run_id, now = self._run_id, self._event_ms()
         seq, body = self.history.head_seq + 1, codec.encode_event(event)
         data = seal(seq, body, run_id, now, info)
         chain = chain_next(self._chain, data)
