@@ -301,7 +301,7 @@ class Run:
         if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
-        earlier = await self._earlier(decision)
+        earlier = await self._earlier(decision) if self._goes_on(decision) else None
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
         await self.log.emit([entered], self._merged())
         if self._bounded or self.careful:
@@ -333,11 +333,14 @@ class Run:
         if self._bounded and self.schedule is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 
-    async def _earlier(self, decision: EnterState) -> Earlier | None:
-        """Return the recorded part of an attempt that was suspended and goes on, otherwise None."""
+    def _goes_on(self, decision: EnterState) -> bool:
+        """Say whether an attempt was suspended and goes on."""
         known = self.log.history.states.get(decision.state_id)
-        goes_on = known is not None and known.status is StateStatus.SUSPENDED and not known.anew
-        if not goes_on or self.earlier is None:
+        return known is not None and known.status is StateStatus.SUSPENDED and not known.anew
+
+    async def _earlier(self, decision: EnterState) -> Earlier | None:
+        """Return the recorded part of an attempt that goes on, None in a replay."""
+        if self.earlier is None:
             return None
         await self.log.durable()
         return self.earlier(decision.state_id, decision.attempt)

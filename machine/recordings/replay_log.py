@@ -96,10 +96,11 @@ class ReplayLog(DivergentCalls):
 
     def outside(self, graph: Graph) -> Outside:
         """Accept the recorded operator's events and commands at this position."""
-        # no attempt is open: it is the answer of an operator, or to what a suspended attempt waits for
-        while taken := of_operators(self._next(), self._next(1)):
-            self._take_to(self._at + taken)
         event = self._next()
+        # no attempt is open: it is the answer of an operator, or to what a suspended attempt waits for
+        while type(event) is not StateEntered and (taken := of_operators(event, self._next(1))):
+            self._take_to(self._at + taken)
+            event = self._next()
         if type(event) is StateEntered:  # the most common, before which nothing was asked
             return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
         said = asked(event)
