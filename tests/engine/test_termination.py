@@ -40,11 +40,11 @@ finally:
     print("cleaned up", flush=True)
 """
 
-ASLEEP = "await io.sleep(600)"
+ASLEEP = "await io.sleep(59)"
 DEAF = """
     while True:
         try:
-            await io.sleep(600)
+            await io.sleep(59)
         except BaseException:
             open("deaf", "w").close()
 """
