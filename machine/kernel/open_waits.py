@@ -53,7 +53,7 @@ class OpenWaits:
     children: dict[str, OpenWait] = attrs.field(factory=dict)
     """The waits for child runs, as they were last begun, whether or not they are over."""
     every_child: dict[str, OpenWait] = attrs.field(factory=dict)
-    """The waits for child runs by the ids of those: several have one key where a child was given up and replaced."""
+    """The waits for child runs by the ids of those: several have one key where one was given up and replaced."""
     latest_ms: int = 0
     """The time of the last answer, in milliseconds since the epoch; 0 without one."""
 
