@@ -48,9 +48,7 @@ from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import ZERO_CHAIN, Store
-from machine.waits import (
-    EffectWait,
-)
+from machine.waits import EffectWait
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
