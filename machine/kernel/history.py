@@ -35,6 +35,7 @@ from machine.events import (
 from machine.kernel import log_rules, suspension
 from machine.kernel.facts_with_ignored_parts import IgnoredParts
 from machine.kernel.open_waits import OpenWaits
+from machine.kernel.outputs import Outputs
 from machine.kernel.published import Published
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
@@ -74,6 +75,7 @@ class History:
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
     published: Published = attrs.field(factory=Published)
+    outputs: Outputs = attrs.field(factory=Outputs)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
     """The waits of handlers that are not over, by key."""
@@ -242,9 +244,7 @@ class History:
             state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
         )
 
-    def _within(
-        self, entry: Entry, event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
-    ) -> None:
+    def _within(self, entry: Entry, event: log_rules.Within) -> None:
         attempt = self.open.get(event.state_id)
         if attempt is None or attempt.attempt != event.attempt:
             raise LogError(
@@ -252,6 +252,11 @@ class History:
                 f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
                 code=Code.LOG_NO_OPEN_ATTEMPT,
             )
+
+    def _domain(self, entry: Entry, event: DomainEventRecorded) -> None:
+        self._within(entry, event)
+        if event.artifact_kind is not None:
+            log_rules.note_output(self.outputs, entry.seq, event)
 
     def _fact(self, entry: Entry, event: FactRecorded) -> None:
         seq = entry.seq
@@ -378,7 +383,7 @@ class History:
         FactRecorded: _fact,
         EffectIntended: _intend,
         WaitBegun: _wait,
-        DomainEventRecorded: _within,
+        DomainEventRecorded: _domain,
         RunSuspended: _suspend,
         RunResumed: _resume,
         RunCompleted: _complete,
