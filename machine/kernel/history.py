@@ -21,6 +21,7 @@ from machine.events import (
     Event,
     FactRecorded,
     FactValue,
+    LimitReached,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -41,6 +42,7 @@ from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.transactions import Transactions
+from machine.kernel.usage import Usage
 from machine.waits import Wait
 
 _EMPTY_LANE: Final = bytes(32)
@@ -76,6 +78,7 @@ class History:
     transactions: Transactions = attrs.field(factory=Transactions)
     published: Published = attrs.field(factory=Published)
     outputs: Outputs = attrs.field(factory=Outputs)
+    usage: Usage = attrs.field(factory=Usage)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
     """The waits of handlers that are not over, by key."""
@@ -163,6 +166,7 @@ class History:
         state = self.states.get(state_id)
         if state is None:
             state = self.states[state_id] = StateHistory(StateStatus.OPEN)
+            self.usage.states += 1
         elif state.status.settled:
             raise LogError(
                 seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
@@ -187,6 +191,7 @@ class History:
             state.status = StateStatus.OPEN
             state.failed = attrs.evolve(state.failed, retry_delay_ms=None, retry_ts_millis=None)
             self.stopped.pop(state_id, None)
+        self.usage.attempts += not goes_on
         state.attempts = number + 1
         state.base_snapshot_id = base
         self.open[state_id] = OpenAttempt(state_id, event.attempt, base, seq)
@@ -195,12 +200,12 @@ class History:
     def _close(self, seq: int, kind: str, state_id: str) -> OpenAttempt:
         opened = self.open.pop(state_id, None)
         if opened is None:
-            text = f"{kind} of {state_id}, which has no open attempt"
-            raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
+            raise LogError(seq, f"{kind} of {state_id}, which is not open", code=Code.LOG_NO_OPEN_ATTEMPT)
         return opened
 
     def _settle(self, entry: Entry, event: StateCompleted) -> None:
         self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
@@ -215,6 +220,7 @@ class History:
     def _fail(self, entry: Entry, event: StateFailed) -> bool:
         """Close an attempt; return True for one that is suspended, which has neither failed nor ended."""
         opened = self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         if event.suspended:
             self.open_waits.check_suspended(entry.seq, event.state_id, opened.attempt)
@@ -245,13 +251,7 @@ class History:
         )
 
     def _within(self, entry: Entry, event: log_rules.Within) -> None:
-        attempt = self.open.get(event.state_id)
-        if attempt is None or attempt.attempt != event.attempt:
-            raise LogError(
-                entry.seq,
-                f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
-                code=Code.LOG_NO_OPEN_ATTEMPT,
-            )
+        log_rules.check_within(self.open.get(event.state_id), entry.seq, event)
 
     def _domain(self, entry: Entry, event: DomainEventRecorded) -> None:
         self._within(entry, event)
@@ -285,6 +285,7 @@ class History:
         self.ignored.note(event, entry.info)
         self.transactions.note(event, entry.info)
         self.published.note(event, entry.info)
+        self.usage.count_fact(entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -386,6 +387,7 @@ class History:
         DomainEventRecorded: _domain,
         RunSuspended: _suspend,
         RunResumed: _resume,
+        LimitReached: lambda history, entry, event: history.usage.reach(entry, event),
         RunCompleted: _complete,
     }
 
