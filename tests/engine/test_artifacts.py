@@ -327,6 +327,7 @@ def test_a_run_that_was_left_anywhere_goes_on(store):
         assert replay(left, plan=plan, store=store).identical
 
 
+@pytest.mark.long  # that it goes on from each event is tested above
 def test_a_run_that_writes_artifacts_survives_every_crash():
     def small() -> Plan:
         async def it(ctx, io, rec):
