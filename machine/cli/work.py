@@ -17,7 +17,7 @@ from machine.cli.output import STYLES, Cell, clean, duration
 from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.run_result import RunResult
 from machine.engine.work import CONCURRENCY, GRACE_SECONDS, WorkReporter, WorkResult
-from machine.errors import MachineError, NotFoundError, UsageError
+from machine.errors import Code, MachineError, NotFoundError, UsageError
 from machine.stores.base import Store
 
 Concurrency: TypeAlias = Annotated[
@@ -114,6 +114,11 @@ class Lines(WorkReporter):
         if result.error is not None and result.status != "completed":
             cells.append(f"  error[{result.error.code}]: {clean(result.error.message)}")
         self._line(*cells)
+        if result.error is not None and result.error.code == Code.RECOVERY_LIMIT:
+            text = (
+                "a worker drives several runs in one process: what killed it may be a handler of another one"
+            )
+            self._session.note("note", text)
 
     def failed(self, what: str, error: BaseException, *, for_good: bool) -> None:
         """Print on stderr why a run is left alone, or tried again later."""
