@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 from machine.errors import ConcurrencyError
 from machine.events import Entry
@@ -20,6 +21,12 @@ def held_text(state_id: str, seconds: float) -> str:
 
 class Reporter:
     """An observer of a run. It never influences one: an exception it raises stops the run as a crash would."""
+
+    in_any_thread: ClassVar[bool] = False
+    """True in a class whose `entry` may be called in the threads of plain handlers too, one call after another.
+
+    Otherwise it is called on the event loop, which makes their recorded calls slower.
+    """
 
     def starting(self, run_id: str, graph: Graph) -> None:
         """Report that a run is about to be driven, from its beginning or from where its log ends."""

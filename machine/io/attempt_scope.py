@@ -21,7 +21,8 @@ from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
 from machine.io.child_runs import Children
 from machine.io.databases import Databases
-from machine.io.handler_tasks import Begun
+from machine.io.handler_tasks import Begun, tasks_made
+from machine.io.lent_work import LentWork
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
@@ -139,10 +140,12 @@ class SettleBarrier:
     mode and in replay alike, so that it observes exactly the recorded order of a race.
     """
 
-    __slots__ = ("_blocking", "_others", "_threads")
+    __slots__ = ("_alone_since", "_blocking", "_others", "_threads")
 
     def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
         self._others = others
+        self._alone_since: int | None = None
+        """The number of tasks made when the handler was found to have none."""
         self._blocking = blocking
         self._threads = threading.enumerate() if blocking else ()
 
@@ -153,6 +156,15 @@ class SettleBarrier:
         if self._blocking:
             started.discard(asyncio.current_task())
         return not started
+
+    def alone_on(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Say, in any thread, whether the handler has no task on an event loop, where none of its calls waits."""
+        made = tasks_made(loop)
+        if made is None or made != self._alone_since:
+            if asyncio.all_tasks(loop) - self._others:
+                return False
+            self._alone_since = made
+        return True
 
     @property
     def started(self) -> set[Any]:
@@ -193,6 +205,12 @@ class RunScope:
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
 
+    @property
+    def native_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that drives the run, which has to be one of asyncio."""
+        native: asyncio.AbstractEventLoop = self.loop.native_token  # type: ignore[assignment]  # an object to anyio
+        return native
+
 
 @attrs.define
 class AttemptScope:
@@ -230,6 +248,8 @@ class AttemptScope:
     """True from the moment the attempt is put away because its handler waits for external input."""
     interrupts: int = 0
     """The times its own task was cancelled so that it ends."""
+    lent: LentWork | None = None
+    """The work that the event loop lends to the threads of the handler, None if it lends none."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
@@ -283,7 +303,11 @@ class AttemptScope:
         of threads is in no recording, and another loop cannot wake a task of this one.
         """
         refuse_in_step("io or rec")
-        if threading.get_ident() != self.run.thread:
+        lent = self.lent
+        if threading.get_ident() == self.run.thread:
+            if lent is not None:
+                lent.used_on_loop()
+        elif lent is None or not lent.is_done_here:
             raise StateError(
                 f"{self.state.id} uses its io or rec on an event loop of another thread",
                 code=Code.IO_IN_ANOTHER_LOOP,
