@@ -85,7 +85,8 @@ class ThreadCalls(IoProvider):
     def lends(self, *, concurrent: bool) -> LentWork | None:
         """Return the work that the event loop may lend to the threads of the handler, None if it has to do all."""
         log: Any = self._scope.log
-        return None if concurrent or self.gate is not None or not log.in_any_thread else LentWork()
+        waits = concurrent or self.gate is not None or self._scope.run.controls is not None
+        return None if waits or not log.in_any_thread else LentWork()
 
     def made_in_thread(
         self, work: ClientWork, identify: Callable[[], Call], result: Callable[[Call, FactRecorded], T]
