@@ -22,6 +22,7 @@ import attrs
 from anyio.lowlevel import current_token
 
 from machine.config import UndeclaredIo
+from machine.engine.blocking_recorder import BlockingRecorder
 from machine.engine.cancellation_origin import Cancellations, running_loop
 from machine.engine.commit_queue import StandingStill
 from machine.engine.handler_threads import call_in_thread
@@ -307,7 +308,7 @@ async def _in_thread(
     token = current_token()
     scope.lent = lent = io.lends(concurrent=scope.concurrent)
     if isinstance(third, Recorder):
-        third = Blocking(third, token, lent)
+        third = BlockingRecorder(third, token, lent)
     call = callee.call(ctx, Blocking(io, token, lent), third)
     if watch is not None:
         call = (watch.call, *call)

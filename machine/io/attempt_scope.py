@@ -6,39 +6,33 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any, Final, Protocol
 
 import anyio
 import attrs
-from anyio.lowlevel import EventLoopToken, checkpoint
+from anyio.lowlevel import EventLoopToken
 
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.errors import Code, CorruptionError, NotFoundError, OtherIoError, StateError
+from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
 from machine.io.child_runs import Children
 from machine.io.databases import Databases
-from machine.io.handler_tasks import Begun, tasks_made
+from machine.io.handler_tasks import Begun
 from machine.io.lent_work import LentWork
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
+from machine.io.settle_barrier import SettleBarrier
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
+from machine.kernel.outputs import Output
 from machine.model_prices import Spending
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
-
-OWN_THREADS = "machine "
-"""The beginning of the names of the threads that this library begins."""
-
-QUIET_ROUNDS = 16
-"""Turns of the event loop that a handler gets to settle before it receives the next outcome."""
-
 
 _opening: Final = threading.Lock()
 """Held while an attempt makes its `Databases` or its `CallCounts`."""
@@ -100,6 +94,14 @@ class Log(Protocol):
         """Return an artifact's bytes, whether or not they have reached the store yet."""
         ...
 
+    def put(self, kind: str, data: bytes) -> str:
+        """Store an artifact ahead of the event that will name it, durably where the log is, and return its id."""
+        ...
+
+    def output(self, name: str) -> Output | None:
+        """Return the output that has a name by now, or None."""
+        ...
+
     def seal(self, key: str) -> bytes | None:
         """Return the seal of the fact with a key: None without one, empty when it is missing."""
         ...
@@ -111,8 +113,20 @@ class Controls(Protocol):
     spending: Spending
     """The prices of models, and the interfaces whose answers say what was used."""
 
-    def refusal(self, call: Any) -> OtherIoError | None:
-        """Return why a call must not be made, None when it may be."""
+    def verdict(self, call: Any, scope: AttemptScope) -> Any:
+        """Return the verdict of the policies on a call."""
+        ...
+
+    def check(self, call: Any, scope: AttemptScope) -> None:
+        """Raise `OtherIoError` for a call that has no price or whose circuit breaker is open."""
+        ...
+
+    def check_hop(self, call: Any, scope: AttemptScope, url: str) -> None:
+        """Raise `OtherIoError` for a redirect of a call to a URL that the policies do not allow."""
+        ...
+
+    def outcome(self, call: Any, scope: AttemptScope, outcome: Any) -> Mapping[str, str]:
+        """Return the info of the fact of a call that has ended."""
         ...
 
     async def admit(self, *, here: bool) -> None:
@@ -126,79 +140,6 @@ def stored_seal(load: Callable[[str], bytes], artifact_id: str) -> bytes:
         return load(artifact_id)
     except (NotFoundError, CorruptionError):
         return b""
-
-
-def running_tasks() -> set[Any]:
-    """Return the tasks of this event loop.
-
-    The caller holds them, so that no later task can get the identity of one.
-    """
-    try:
-        return asyncio.all_tasks()
-    except RuntimeError:  # another kind of event loop: with a fresh object no task counts as alone
-        return {object()}
-
-
-def current_task() -> Any:
-    """Return the current task, comparable with those of `running_tasks`."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
-class SettleBarrier:
-    """A barrier that gives outcomes to a handler one by one, each after the handler has settled from the last.
-
-    `others` are the tasks that ran before the handler; `blocking` handlers make each call in a task of its own.
-
-    A handler with a single task is always settled. One that races tasks gets some turns of the event loop, in live
-    mode and in replay alike, so that it observes exactly the recorded order of a race.
-    """
-
-    __slots__ = ("_alone_since", "_blocking", "_others", "_threads")
-
-    def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
-        self._others = others
-        self._alone_since: int | None = None
-        """The number of tasks made when the handler was found to have none."""
-        self._blocking = blocking
-        self._threads = threading.enumerate() if blocking else ()
-
-    @property
-    def alone(self) -> bool:
-        """True when the handler has started no task of its own."""
-        started = self.started
-        if self._blocking:
-            started.discard(asyncio.current_task())
-        return not started
-
-    def alone_on(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Say, in any thread, whether the handler has no task on an event loop, where none of its calls waits."""
-        made = tasks_made(loop)
-        if made is None or made != self._alone_since:
-            if asyncio.all_tasks(loop) - self._others:
-                return False
-            self._alone_since = made
-        return True
-
-    @property
-    def started(self) -> set[Any]:
-        """The tasks of the event loop that did not run before the handler."""
-        return running_tasks() - self._others
-
-    def other_threads(self) -> bool:
-        """Say whether a plain handler may have begun threads: any is there that was not, and is none of ours."""
-        known = set(self._threads)
-        return any(
-            thread not in known and not thread.name.startswith(OWN_THREADS)
-            for thread in threading.enumerate()
-        )
-
-    async def settle(self) -> None:
-        """Let the handler's other tasks run until they wait."""
-        for _ in range(QUIET_ROUNDS):
-            await checkpoint()
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ from anyio import from_thread
 from anyio.lowlevel import EventLoopToken
 
 from machine.io.lent_work import LentWork, handed_to_loop
+from machine.io.put_away import PutAway, end_thread_quietly
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,7 +47,11 @@ class Blocking:
 
         @functools.wraps(attribute)
         def blocking(*args: Any, **kwargs: Any) -> Any:
-            with handed_to_loop(self._lent):
-                return run(functools.partial(attribute, *args, **kwargs), token=self._token)
+            try:
+                with handed_to_loop(self._lent):
+                    return run(functools.partial(attribute, *args, **kwargs), token=self._token)
+            except PutAway:
+                end_thread_quietly()
+                raise
 
         return blocking

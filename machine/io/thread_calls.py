@@ -23,7 +23,7 @@ from machine.io.call_identity import Call
 from machine.io.client_work import ClientWork, performing
 from machine.io.lent_work import LentWork
 from machine.io.outcome_turns import ThreadFlight
-from machine.io.provider import IoProvider
+from machine.io.permission import Permissions
 from machine.io.secret import naming, sendable
 from machine.io.transport import Opened, Transport
 from machine.io.transport_failures import failures_of
@@ -49,7 +49,7 @@ class _Answered:
             at_once(self.found.source.aclose())
 
 
-class ThreadCalls(IoProvider):
+class ThreadCalls(Permissions):
     """The part of a live `io` for blocking clients in the threads of a plain handler."""
 
     gate: Callable[[], Awaitable[None]] | None = None
