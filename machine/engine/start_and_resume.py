@@ -48,9 +48,7 @@ from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import ZERO_CHAIN, Store
-from machine.waits import (
-    EffectWait,
-)
+from machine.waits import EffectWait
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
@@ -98,6 +96,7 @@ async def run(
     config: RunConfig | None = None,
     run_id: str | None = None,
     invocation_key: str | None = None,
+    labels: Mapping[str, str] | None = None,
     attach: bool = True,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
@@ -118,7 +117,8 @@ async def run(
     namespace, and `catalogue` replaces that of the plan; `target` records where the plan came from, for a
     replay that names no plan. `invocation_key` makes the start idempotent: of all starts with one key, one
     makes the run, and the others return its result, resuming it if its driver is gone; without `attach` they
-    raise `ConcurrencyError` (`invocation_taken`) at once. `lease` is the number of seconds for which the run
+    raise `ConcurrencyError` (`invocation_taken`) at once. `labels` are names with values to find the run by
+    (`machine runs --label`), which no digest depends on. `lease` is the number of seconds for which the run
     stays ours where no other process can check that we are alive: on another machine, or in another container.
     Set it above the longest time in which a handler may hold the interpreter. `facts_from`, the id of a run or
     the path of a bundle, answers calls from that recording by state, namespace, request and occurrence; what it
@@ -147,7 +147,7 @@ async def run(
         Waiting.of(wait, clock, answers, config.secrets),
     )
     params = {} if input is None else input
-    opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore)
+    opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore, labels=labels)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     past, share = None, None
     if facts_from is not None:
