@@ -59,6 +59,8 @@ RANKS = {
                 "event_bytes",
                 "catalogue",
                 "labels",
+                "plan_input",
+                "input_schema",
                 "secrets",
             ),
             *(

@@ -105,6 +105,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
+        answers = answers_of(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
@@ -115,12 +116,13 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "unconsumed": list(map(_message_json, kept)),
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
+            "answers": answers,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
         tell_children(session, children)
-        tell_answers(session, answers_of(log))
+        tell_answers(session, answers)
         _print_waits(session, waits, kept)
         if not log.history.final:
             word, name = ("import", run) if names_bundle(run) else ("resume", log.run_id)
@@ -187,7 +189,6 @@ def _as_json(
         "error": error,
         REASON: log.entries[-1].info.get(REASON),
         CANCELLED_BY: log.entries[-1].info.get(CANCELLED_BY),
-        "answers": answers_of(log),
         "fork_at": fork_point(history),
         "uncertain": [
             {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}

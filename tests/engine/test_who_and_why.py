@@ -82,11 +82,11 @@ def test_a_worker_has_its_name_there(tmp_path):
     )
     from machine import signal
     from machine.config import Target
-    from machine.target import load_target
+    from machine.target import load
 
     spec = f"{tmp_path}/later.py:plan"
     with open_store(f"sqlite:///{tmp_path}/runs.db") as store:
-        loaded = load_target(spec, None)
+        loaded = load(spec, None)
         result = run(loaded.plan, store=store, target=Target(spec, str(tmp_path)))
         signal(result.run_id, "go", store=store)
         work([spec], store=store, until_idle=True, name="night-shift")
