@@ -15,6 +15,7 @@ class Code(StrEnum):
     INVALID_CONFIG = "invalid_config"
     INVALID_IGNORE = "invalid_ignore"
     INVALID_LIMIT = "invalid_limit"
+    INVALID_POLICY = "invalid_policy"
     INVALID_INPUT = "invalid_input"
     USAGE = "usage"
     # plan
@@ -120,6 +121,8 @@ class Code(StrEnum):
     FACT_KEY_CONFLICT = "fact_key_conflict"
     CALL_CANCELLED = "call_cancelled"
     PRICE_MISSING = "price_missing"
+    POLICY_DENIED = "policy_denied"
+    CIRCUIT_OPEN = "circuit_open"
     WAIT_NOT_HERE = "wait_not_here"
     WAIT_TIMED_OUT = "wait_timed_out"
     IO_UNKNOWN_NAMESPACE = "io_unknown_namespace"
