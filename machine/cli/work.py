@@ -49,6 +49,7 @@ def work(
     until_idle: Flag = False,
     grace: Grace = GRACE_SECONDS,
     lease: Lease = LEASE_SECONDS,
+    name: str | None = None,
     session: Injected,
 ) -> int:
     """Drive the runs of a store that are due or that nobody drives.
@@ -68,6 +69,8 @@ def work(
         Do what is due now, and end.
     until_idle
         End as soon as nothing is due.
+    name
+        A name for this worker, next to its host and process in the log of what it drives (`machine show --json`).
     """
     if once and until_idle:
         raise UsageError(
@@ -84,6 +87,7 @@ def work(
             concurrency=concurrency,
             once=once,
             until_idle=until_idle,
+            name=name,
             grace=grace,
             lease=lease,
             reporter=Lines(session),

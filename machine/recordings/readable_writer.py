@@ -18,7 +18,7 @@ from machine.config import BuildProvenance
 from machine.engine.fork_prefix import FACTS_FROM_ID, SHARED_PAST_ID
 from machine.engine.recorded_answers import FACTS_EFFECTS, FACTS_FROM
 from machine.errors import BundleError, Code
-from machine.events import INBOX_SEEN, RunCompleted, RunStarted
+from machine.events import DRIVER, INBOX_SEEN, RunCompleted, RunStarted
 from machine.io.recorded_answers_io import ANSWERED_BY
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.linearize import without_suspensions
@@ -57,6 +57,7 @@ _LEFT_OUT: Final = frozenset(
         FACTS_FROM_ID,
         FACTS_EFFECTS,
         ANSWERED_BY,
+        DRIVER,
         DUE,
         INBOX_SEEN,
         MESSAGE,
