@@ -13,6 +13,7 @@ import machine
 from machine.cli.command_session import Flag, Injected, Session
 from machine.cli.error_report import Exit
 from machine.cli.output import STYLES, Cell, clean, duration
+from machine.cli.policy import PolicyFile, policy_of
 from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.run_result import RunResult
 from machine.engine.work import CONCURRENCY, GRACE_SECONDS, WorkReporter, WorkResult
@@ -47,6 +48,7 @@ def work(
     until_idle: Flag = False,
     grace: Grace = GRACE_SECONDS,
     lease: Lease = LEASE_SECONDS,
+    policy: PolicyFile = None,
     session: Injected,
 ) -> int:
     """Drive the runs of a store that are due or that nobody drives.
@@ -70,7 +72,7 @@ def work(
         raise UsageError(
             "give --once or --until-idle", hint="--until-idle also does what falls due meanwhile"
         )
-    began = time.monotonic()
+    began, own = time.monotonic(), policy_of(policy)
     with session.open_to_write() as store, session.user_code():
         result = machine.work(
             targets,
@@ -80,6 +82,7 @@ def work(
             until_idle=until_idle,
             grace=grace,
             lease=lease,
+            policy=own,
             reporter=Lines(session),
             load=session.load,
         )
