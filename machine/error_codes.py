@@ -99,6 +99,8 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     INVALID_IDEMPOTENCY_KEY = "invalid_idempotency_key"
     INVALID_DOMAIN_EVENT = "invalid_domain_event"
+    INVALID_ARTIFACT = "invalid_artifact"
+    ARTIFACT_NAME_TAKEN = "artifact_name_taken"
     UNDECLARED_IO = "undeclared_io"
     ATTEMPT_CLOSED = "attempt_closed"
     TASK_LEFT_BEHIND = "task_left_behind"

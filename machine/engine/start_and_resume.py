@@ -22,7 +22,7 @@ from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
-from machine.engine.in_process_waits import Clock, Patience, Waiting
+from machine.engine.in_process_waits import Clock, Patience, Waiting, report_unused
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.moved_runs import refuse_moved
@@ -50,9 +50,7 @@ from machine.policy import NO_POLICY, Policy
 from machine.secrets.both_formats import OfRun
 from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import ZERO_CHAIN, Store
-from machine.waits import (
-    EffectWait,
-)
+from machine.waits import EffectWait
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
@@ -338,7 +336,7 @@ async def drive(
             ways = Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
             children = children_of_run(store, keeper, config, watched, ways)
             checks, may_go_on = None, log.goes_on or watched.waiting.here or bool(children.woken(history))
-            if changes is not None and watched.second is not None and may_go_on:
+            if changes is not None and watched.second is not None and (may_go_on or changes.of_code):
                 checks = functools.partial(
                     check_suspended,
                     log=log,
@@ -373,6 +371,8 @@ async def drive(
             await driven.drive()
             if history.head_seq == before:  # whatever it was due for, it cannot continue
                 log.set_aside()
+            if not watched.is_child:
+                report_unused(watched.waiting, history, log.load, watched.reporter)
         finally:
             log.close()
     if history.final and opening is None and not watched.is_child:  # a parent begins its children itself

@@ -97,7 +97,7 @@ class WorkResult:
         return {"counts": dict(self.counts), "left_alone": self.left_alone}
 
 
-@with_default_store()
+@with_default_store(create=True)
 async def work(
     targets: Sequence[str] = (),
     *,

@@ -27,6 +27,7 @@ from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
+from machine.kernel.outputs import Output
 from machine.model_prices import Spending
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
@@ -97,6 +98,14 @@ class Log(Protocol):
 
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact's bytes, whether or not they have reached the store yet."""
+        ...
+
+    def put(self, kind: str, data: bytes) -> str:
+        """Store an artifact ahead of the event that will name it, durably where the log is, and return its id."""
+        ...
+
+    def output(self, name: str) -> Output | None:
+        """Return the output that has a name by now, or None."""
         ...
 
     def seal(self, key: str) -> bytes | None:
