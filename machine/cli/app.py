@@ -91,7 +91,7 @@ COMMANDS: Final = {
     "schedule resume": ("machine.cli.schedule:resume", "Let a paused schedule start runs again."),
     "schedule remove": ("machine.cli.schedule:remove", "Delete a schedule; its runs stay."),
     "schedule run": ("machine.cli.schedule:run", "Start the runs of schedules when they are due."),
-    "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
+    "plan": ("machine.cli.plan:plan", "Show a plan's validated graph, and the input that it takes."),
     "torture": (
         "machine.cli.torture:torture",
         "Crash a run at every boundary, with every fault, and check that it recovers.",
