@@ -19,6 +19,7 @@ from machine.engine.deliver import Inbox, delivery
 from machine.engine.driver_name import driver_name
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
+from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
 from machine.engine.wall_clock import WallClock
 from machine.envelope import chain_next, seal
@@ -106,6 +107,8 @@ class LiveLog:
         self._passed_ms = 0
         self._driver = driver_name()
         self._inbox = Inbox(store, run_id)
+        self.in_any_thread = second is None and secret_check is None and _in_any_thread(on_entry)
+        """True when events may be emitted in any thread, one after another."""
         self.wall: WallClock | None = None
         """The time in which attempts have been open, None where nothing limits it."""
 
@@ -340,3 +343,11 @@ class LiveLog:
     def close(self) -> None:
         """Stop committing. Emitted events that nobody waited for are still written, unless writing failed."""
         self._queue.close()
+
+
+def _in_any_thread(on_entry: Callable[[Entry], None]) -> bool:
+    """Say whether an observer may be called in any thread: one that looks at no entry, or says so."""
+    reporter = getattr(on_entry, "__self__", None)
+    return isinstance(reporter, Reporter) and (
+        reporter.in_any_thread or getattr(on_entry, "__func__", None) is Reporter.entry
+    )
