@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import attrs
 from anyio import from_thread
@@ -60,6 +61,11 @@ class ClientCalls(ABC):
     def clients(self) -> Clients:
         """The libraries whose clients are recorded, with their options."""
         return self._scope.run.clients
+
+    @property
+    @abstractmethod
+    def open_sessions(self) -> WeakSet[Any]:
+        """The connections that the handler has opened and not closed; see `WaitCalls`."""
 
     @abstractmethod
     def _identify(
