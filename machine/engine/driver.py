@@ -237,7 +237,9 @@ class Run:
                 max_concurrency = self.config.execution_mode.max_concurrency
                 self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
             case RecoverOrphan(state_id):
-                await self._emit(StateFailed(state_id, orphaned(state_id)))
+                await self._emit(
+                    StateFailed(state_id, orphaned(state_id, limited=self.log.history.usage.limited))
+                )
             case ReachLimit(reached):
                 await self._emit(reached)
                 self.control.limit()
@@ -323,7 +325,7 @@ class Run:
         self.refuse_if_aborted()
         if earlier is not None and (changed := earlier.changed()) is not None:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
-        if self.live and self.log.history.usage.reached is not None:  # whatever its handler made of it
+        if self.live and self.log.history.usage.limited:  # whatever its handler made of it
             ending, payloads, info = StateFailed(state.id, self._interrupted(state.id)), Payloads(), None
         await self.log.emit([ending], payloads, info)
         await self._end_children(ending=False)
@@ -331,7 +333,7 @@ class Run:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 
     def _interrupted(self, state_id: str) -> ErrorInfo:
-        limited = self.log.history.usage.reached is not None
+        limited = self.log.history.usage.limited
         return interrupted(state_id, cancelled=self.control.cancelling, limited=limited)
 
     def _goes_on(self, decision: EnterState) -> bool:

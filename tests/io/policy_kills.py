@@ -1,7 +1,7 @@
 """Runs of a plan whose calls a policy asks about, each process of which kills itself at some append to the store.
 
-`python policy_kills.py DIRECTORY KILLS` forks the processes, approves or rejects between their lives, and prints how
-many were killed. It fails as soon as a call has left that was not approved before, or twice under one key.
+`python policy_kills.py DIRECTORY KILLS` forks the processes, approves or rejects between their lives, and prints
+how many were killed. It fails as soon as a call has left that was not approved before.
 """
 
 from __future__ import annotations
