@@ -173,6 +173,7 @@ class Plan:
         timeout: float | None = ...,
         on_uncertain: str = ...,
         reconcile: Handler | None = ...,
+        preview: Any = ...,
     ) -> Callable[[Handler], PlanState]: ...
 
     def state(
@@ -189,6 +190,7 @@ class Plan:
         timeout: float | None = None,
         on_uncertain: str = OnUncertain.RETRY,
         reconcile: Handler | None = None,
+        preview: Any = None,
     ) -> PlanState | Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
 
@@ -211,6 +213,7 @@ class Plan:
                     timeout=timeout,
                     on_uncertain=on_uncertain,
                     reconcile=reconcile,
+                    preview=preview,
                 )
             except PlanError as exc:
                 raise PlanError(f"state {called!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -14,7 +15,7 @@ import attrs
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
 from machine.catalogue import Catalogue
-from machine.config import RunConfig
+from machine.config import IoMode, RunConfig
 from machine.engine.cancellation_origin import Cancellations, Stopped, running_loop, told_by_scope
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Earlier
@@ -91,6 +92,9 @@ class Attempts:
         barrier = SettleBarrier(self.concurrent.tasks, blocking=state.blocking)
         scope = AttemptScope(self._run, state, attempt, log, barrier, secrets)
         scope.around = self.control.scope, self.concurrent.scope
+        scope.context = ctx
+        if self.config.io_mode is IoMode.DRY_RUN:
+            scope.preview = functools.partial(self.runner.preview, scope, ctx)
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
         if earlier is not None:

@@ -25,8 +25,10 @@ from machine.io.handler_tasks import Begun
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
+from machine.kernel.context import Context
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
+from machine.kernel.known_after_apply import DryContext, KnownAfterApply
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
@@ -230,6 +232,10 @@ class AttemptScope:
     """True from the moment the attempt is put away because its handler waits for external input."""
     interrupts: int = 0
     """The times its own task was cancelled so that it ends."""
+    context: Context | None = None
+    """The context that its handler works on, None until the handler is called."""
+    preview: Callable[[Any], Any] | None = None
+    """In a dry run, calls the state's `preview` function for a request."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
@@ -252,6 +258,12 @@ class AttemptScope:
                 if self.opened_databases is None:
                     self.opened_databases = Databases()
         return self.opened_databases
+
+    def known_later(self, writer: str) -> KnownAfterApply:
+        """Return the substitute for an answer in a dry run that only applying it would tell."""
+        context = self.context
+        assert isinstance(context, DryContext)
+        return KnownAfterApply(writer, functools.partial(context.need, None, writer))
 
     @property
     def keeps_all(self) -> bool:
@@ -294,6 +306,8 @@ class AttemptScope:
         if reason is not None:
             raise reason
         self.refuse_undeclared()
+        if type(self.context) is DryContext and self.context.needed is not None:
+            raise self.context.needed  # even if the handler suppressed it
         if self.closed or self.ending:
             if self.put_away:
                 raise PutAway

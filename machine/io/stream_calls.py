@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from machine import canonical
+from machine.config import IoMode
 from machine.errors import Code, StateError
 from machine.events import FactRecorded
 from machine.ids import piece_key
@@ -25,6 +26,7 @@ from machine.io.redirect_secrets import Sensitive, parts
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import pieces_of
 from machine.io.streamed_answer import CallStream, Parts, UnrecordedStream
+from machine.kernel.known_after_apply import given
 from machine.watch.code_owner import running_step
 from machine.watch.watch import engine_at_work
 
@@ -158,6 +160,8 @@ class StreamCalls(ABC):
                     hint="read the stream to its end or close it first, or give another fact key",
                 )
             fact = await self._fact(call)
+            if self._scope.run.config.io_mode is IoMode.DRY_RUN:
+                given(self._response(fact))
             stream = CallStream(self._parts, call, fact)
             if fact.piece is not None:
                 self._open_streams[call.key] = stream

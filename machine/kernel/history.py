@@ -230,9 +230,14 @@ class History:
         seq = entry.seq
         if self.max_concurrency is None:
             self._no_open_attempt(seq, "skips a state")
-        if event.state_id in self.states:
+        state = self.states.get(event.state_id)
+        if state is None:
+            self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
+        elif log_rules.lets_go_on(state, event):
+            state.status, state.reason = StateStatus.SKIPPED, event.reason
+            self.stopped.pop(event.state_id, None)
+        else:
             raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
-        self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:

@@ -6,9 +6,17 @@ from typing import Final
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, LogError
-from machine.events import Entry, FactRecorded, RetryScheduled, RunCompleted, RunResumed, RunStarted
+from machine.events import (
+    Entry,
+    FactRecorded,
+    RetryScheduled,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    StateSkipped,
+)
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
-from machine.kernel.state_history import StateHistory, StateStatus
+from machine.kernel.state_history import FAILED_WITH, StateHistory, StateStatus
 
 _WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
 
@@ -43,3 +51,13 @@ def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) 
         text = f"a retry of {event.state_id} after {event.delay_ms} ms: not from now to one year"
         raise LogError(seq, text, code=Code.LOG_RETRY)
     return state
+
+
+def lets_go_on(state: StateHistory, event: StateSkipped) -> bool:
+    """Say whether a skip follows the failure that it names, so that the run goes on without the state."""
+    error = state.failed.error
+    return (
+        state.status is StateStatus.FAILED
+        and error is not None
+        and event.reason == f"{FAILED_WITH}{error.code}"
+    )

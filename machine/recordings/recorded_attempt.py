@@ -16,7 +16,7 @@ class RecordedAttempt:
         self.facts: dict[str, list[FactRecorded]] = {}
         """The facts that are still to come, by key."""
         self.intents: dict[str, EffectIntended] = {}
-        self.begins: set[str] = set()
+        self.begins: dict[str, WaitBegun] = {}
         """The keys of its waits for external input."""
         self.left: dict[bytes, int] = {}
         """The number of events still to come, by their bytes."""
@@ -34,7 +34,7 @@ class RecordedAttempt:
         elif isinstance(event, EffectIntended):
             self.intents[event.key] = event
         elif isinstance(event, WaitBegun):
-            self.begins.add(event.key)
+            self.begins[event.key] = event
         elif isinstance(event, StateCompleted | StateFailed):
             self.reused = reused(entry)
 

@@ -28,6 +28,7 @@ from machine.events import (
     StateCompleted,
     StateEntered,
     StateFailed,
+    WaitBegun,
 )
 from machine.exception_causes import raised_text
 from machine.io.attempt_scope import AttemptScope, Payloads, Timers, stored_seal
@@ -236,9 +237,9 @@ class ReplayLog(DivergentCalls):
             if self._attempt.left.get(body) and self._recorded[self._at].body != body:
                 self._stuck(fact)
 
-    def begins(self, key: str) -> bool:
-        """Say whether the open attempt recorded the beginning of a wait under a key."""
-        return key in self._attempt.begins
+    def begins(self, key: str) -> WaitBegun | None:
+        """Return the beginning of a wait that the open attempt recorded under a key, or None."""
+        return self._attempt.begins.get(key)
 
     @property
     def suspends(self) -> bool:
