@@ -22,6 +22,8 @@ from machine.errors import Code, IdError, PlanError, UsageError
 from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
+from machine.model_prices import spending_of
+from machine.plan_checks import by_tag, check_key
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.recorded_clients import Chosen, clients_of
 from machine.state import (
@@ -93,7 +95,8 @@ class Plan:
     run; `catalogue` has the kinds of domain events. They are no part of the plan's fingerprint, and a caller may
     replace them in `run` and similar functions. `ignore` says which parts of HTTP requests change by themselves; a
     run keeps what its plan said when it began. `clients` names libraries whose clients are recorded in the handlers
-    of this plan, such as `"requests"`, without a change of the code that uses them.
+    of this plan, such as `"requests"`, without a change of the code that uses them. `usage` names interfaces of
+    models (`"openai"`, `"anthropic"`) whose answers say what was spent, and `prices` what each costs (`Price`).
     """
 
     def __init__(
@@ -107,6 +110,8 @@ class Plan:
         catalogue: Catalogue | None = None,
         ignore: Ignore | None = None,
         clients: Iterable[Chosen] = (),
+        usage: Iterable[str] = (),
+        prices: Mapping[str, Any] | None = None,
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
@@ -126,6 +131,7 @@ class Plan:
             self.clients = clients_of(clients)
         except UsageError as exc:
             raise PlanError(f"plan {op_id!r}: {exc.message}", hint=exc.hint) from exc
+        self.spending = spending_of(usage, prices, op_id)
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None
@@ -298,8 +304,8 @@ def _validated(plan: Plan) -> Graph:
     edges = set(plan._edges)  # noqa: SLF001
     for state in states.values():
         edges.update((earlier, state.id) for earlier in state.after)
-        edges.update((earlier, state.id) for earlier in _by_tag(state, states))
-        _check_key(state)
+        edges.update((earlier, state.id) for earlier in by_tag(state, states))
+        check_key(state)
     for edge in sorted(edges):
         for end in edge:
             if end not in states:
@@ -320,47 +326,6 @@ def _validated(plan: Plan) -> Graph:
         canonical.artifact_id(shape),
         _packed(shape),
     )
-
-
-def _check_key(state: PlanState) -> None:
-    """Refuse an effect without an idempotency key, and a key that no effect is sent with."""
-    effectful = state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
-    if effectful and state.meta.idempotency is None:
-        raise PlanError(
-            f"state {state.id} applies a side effect and declares no idempotency key",
-            code=Code.MISSING_IDEMPOTENCY_KEY,
-            hint='add idempotency="..." or a function of the context, so that a retry is recognised',
-        )
-    if not effectful and state.meta.idempotency is not None:
-        raise PlanError(
-            f"state {state.id} declares an idempotency key and no side effect, so nothing would be sent with it",
-            code=Code.UNUSED_IDEMPOTENCY_KEY,
-            hint='add side_effects="apply_side_effect" if the state has one; otherwise leave idempotency= out',
-        )
-
-
-def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
-    found: list[str] = []
-    for tag in state.meta.depends_on:
-        before: list[str] = []
-        for other in states.values():
-            if other.id == state.id:
-                break
-            if tag in other.meta.tags:
-                before.append(other.id)
-        if not before:
-            raise PlanError(
-                f"state {state.id} depends on tag {str(tag)!r}, which no state declared before it has",
-                code=Code.DANGLING_DEPENDENCY_TAG,
-            )
-        match state.meta.depends_on_strategy:
-            case DependsOnStrategy.LATEST:
-                found.append(before[-1])
-            case DependsOnStrategy.EARLIEST:
-                found.append(before[0])
-            case DependsOnStrategy.LATEST_SUCCESSFUL:
-                found.extend(before)
-    return found
 
 
 def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:

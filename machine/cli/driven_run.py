@@ -25,6 +25,7 @@ from machine.engine.run_result import RunResult
 from machine.errors import Code, ConcurrencyError, StoreError
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.suspension import of_handlers
+from machine.kernel.usage import limit_of
 from machine.stores.base import Store
 from machine.termination import Terminated
 
@@ -123,7 +124,7 @@ def driven(
                 shlex.join(["machine", "run", "TARGET", "--input", json.dumps({key: "..."})]),
             )
         if not store.url.startswith("memory:") and not isinstance(report, DryReportText):
-            session.go_on(run_id, result.fork_at, target)
+            session.go_on(run_id, result.fork_at, target, limit_of(result.error))
     word = "replay" if result.status == "completed" else "show"
     if word == "replay" and isinstance(report, DryReportText):
         word = "apply"

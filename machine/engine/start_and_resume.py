@@ -16,6 +16,7 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.begin_run import Start
 from machine.engine.children import tell_parent
+from machine.engine.controls_of_run import controls_of
 from machine.engine.drive_child import Ways, children_of_run
 from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
@@ -321,6 +322,7 @@ async def drive(
                 earlier=earlier_of(watched.second, store, log),
                 goes_on=Patience(watched.waiting, log, children.woken, dry=dry).goes_on,
                 check=checks,
+                controls=controls_of(config, log, keeper.control, watched.provided),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             before = history.head_seq

@@ -7,7 +7,7 @@ entries give a `History` or a `LogError`. Folding a `History` further in place e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 from blake3 import blake3
@@ -21,6 +21,7 @@ from machine.events import (
     Event,
     FactRecorded,
     FactValue,
+    LimitReached,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -40,8 +41,10 @@ from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.transactions import Transactions
+from machine.kernel.usage import Usage
 from machine.waits import Wait
 
+_Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
 
@@ -74,6 +77,7 @@ class History:
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
     published: Published = attrs.field(factory=Published)
+    usage: Usage = attrs.field(factory=Usage)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
     """The waits of handlers that are not over, by key."""
@@ -161,6 +165,7 @@ class History:
         state = self.states.get(state_id)
         if state is None:
             state = self.states[state_id] = StateHistory(StateStatus.OPEN)
+            self.usage.states += 1
         elif state.status.settled:
             raise LogError(
                 seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
@@ -185,6 +190,7 @@ class History:
             state.status = StateStatus.OPEN
             state.failed = attrs.evolve(state.failed, retry_delay_ms=None, retry_ts_millis=None)
             self.stopped.pop(state_id, None)
+        self.usage.attempts += not goes_on
         state.attempts = number + 1
         state.base_snapshot_id = base
         self.open[state_id] = OpenAttempt(state_id, event.attempt, base, seq)
@@ -193,12 +199,12 @@ class History:
     def _close(self, seq: int, kind: str, state_id: str) -> OpenAttempt:
         opened = self.open.pop(state_id, None)
         if opened is None:
-            text = f"{kind} of {state_id}, which has no open attempt"
-            raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
+            raise LogError(seq, f"{kind} of {state_id}, which is not open", code=Code.LOG_NO_OPEN_ATTEMPT)
         return opened
 
     def _settle(self, entry: Entry, event: StateCompleted) -> None:
         self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
@@ -213,6 +219,7 @@ class History:
     def _fail(self, entry: Entry, event: StateFailed) -> bool:
         """Close an attempt; return True for one that is suspended, which has neither failed nor ended."""
         opened = self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         if event.suspended:
             self.open_waits.check_suspended(entry.seq, event.state_id, opened.attempt)
@@ -227,17 +234,12 @@ class History:
         return False
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
-        seq = entry.seq
         if self.max_concurrency is None:
-            self._no_open_attempt(seq, "skips a state")
-        state = self.states.get(event.state_id)
-        if state is None:
-            self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
-        elif log_rules.lets_go_on(state, event):
-            state.status, state.reason = StateStatus.SKIPPED, event.reason
-            self.stopped.pop(event.state_id, None)
-        else:
-            raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
+            self._no_open_attempt(entry.seq, "skips a state")
+        state = log_rules.state_to_skip(self.states.get(event.state_id), entry.seq, event)
+        state.status, state.reason = StateStatus.SKIPPED, event.reason
+        self.states[event.state_id] = state
+        self.stopped.pop(event.state_id, None)
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
@@ -247,9 +249,7 @@ class History:
             state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
         )
 
-    def _within(
-        self, entry: Entry, event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
-    ) -> None:
+    def _within(self, entry: Entry, event: _Within) -> None:
         attempt = self.open.get(event.state_id)
         if attempt is None or attempt.attempt != event.attempt:
             raise LogError(
@@ -285,6 +285,7 @@ class History:
         self.ignored.note(event, entry.info)
         self.transactions.note(event, entry.info)
         self.published.note(event, entry.info)
+        self.usage.count_fact(entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -386,6 +387,7 @@ class History:
         DomainEventRecorded: _within,
         RunSuspended: _suspend,
         RunResumed: _resume,
+        LimitReached: lambda history, entry, event: history.usage.reach(entry, event),
         RunCompleted: _complete,
     }
 

@@ -53,11 +53,14 @@ def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) 
     return state
 
 
-def lets_go_on(state: StateHistory, event: StateSkipped) -> bool:
-    """Say whether a skip follows the failure that it names, so that the run goes on without the state."""
+def state_to_skip(state: StateHistory | None, seq: int, event: StateSkipped) -> StateHistory:
+    """Return the state that is skipped. Raises `LogError` for one that has begun, unless it has just failed.
+
+    Then the skip names the error, and the run goes on without the state.
+    """
+    if state is None:
+        return StateHistory(StateStatus.SKIPPED)
     error = state.failed.error
-    return (
-        state.status is StateStatus.FAILED
-        and error is not None
-        and event.reason == f"{FAILED_WITH}{error.code}"
-    )
+    if state.status is StateStatus.FAILED and error and event.reason == f"{FAILED_WITH}{error.code}":
+        return state
+    raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)

@@ -23,6 +23,7 @@ from machine.events import (
     Entry,
     Event,
     FactRecorded,
+    LimitReached,
     RunCompleted,
     RunSuspended,
     StateCompleted,
@@ -104,6 +105,8 @@ class ReplayLog(DivergentCalls):
             event = self._next()
         if type(event) is StateEntered:  # the most common, before which nothing was asked
             return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
+        if type(event) is LimitReached:
+            return Outside(graph, False, limited=False, reached=event)  # noqa: FBT003 - no cancellation
         said = asked(event)
         if said.plan_id:
             graph = self._graphs.get(said.plan_id, graph)
