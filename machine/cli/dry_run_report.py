@@ -67,6 +67,8 @@ def _show_effect(out: Output, report: DryReport, number: int, effect: DryEffect)
     out.line("")
     child = f" in the child run {effect.run_id}" if effect.run_id != report.run_id else ""
     out.line((f"{number}. not applied  ", "bold"), clean(effect.state_id), child)
+    for statement in effect.statements:
+        out.line("  statement    ", compact(statement, 300))
     out.line("  would send   ", f"{effect.namespace} {compact(effect.request, 1000)}")
     if effect.idempotency_key is not None:
         out.line("  key          ", clean(effect.idempotency_key))

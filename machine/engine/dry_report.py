@@ -13,10 +13,11 @@ from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
 from machine.events import EffectIntended, FactError, FactRecorded, WaitBegun
 from machine.io.clock import SLEEP
-from machine.io.dry_io import BY_STATE, KNOWN_LATER, PREVIEWED
+from machine.io.dry_io import BY_RUN, BY_STATE, KNOWN_LATER, PREVIEWED
 from machine.kernel.open_waits import CHILD
 from machine.kernel.state_history import KNOWN_LATER as NEEDED
 from machine.kernel.state_history import StateStatus
+from machine.kernel.transactions import UNIT
 from machine.plan import recorded_graph
 from machine.stores.base import Store
 from machine.waits import WAITED_FOR
@@ -43,8 +44,9 @@ class DryEffect:
     """A call that was shown and not made.
 
     `request` is the JSON value that would have been recorded, with secrets replaced. `source` says where its
-    `outcome` is from: `preview` of the state, `run` and the id of the earlier run, or `known after apply`, where it
-    is None. `run_id` is the dry run or the child of it that has the state.
+    `outcome` is from: `preview` of the state, `run` and the id of the earlier run, `rolled back` for a COMMIT, or
+    `known after apply`, where it is None. `run_id` is the dry run or the child of it that has the state.
+    `statements` are the requests of the transaction that a COMMIT would have ended.
     """
 
     state_id: str
@@ -54,6 +56,7 @@ class DryEffect:
     source: str
     outcome: Any
     run_id: str
+    statements: tuple[Any, ...] = ()
 
 
 @attrs.frozen
@@ -112,28 +115,43 @@ def report_of(store: Store, run_id: str, log: PastRun | None = None) -> DryRepor
 
 
 def _effects(log: PastRun) -> Iterator[DryEffect]:
-    """Yield the calls that a dry run has shown, with those of its children where it has waited for them."""
+    """Yield the calls that a dry run has shown, with those of its children where it first waits for them."""
     keys: dict[str, str] = {}
-    source = facts_from(log.entries[0])
+    statements: dict[str, list[Any]] = {}
+    children: set[str] = set()
     for entry in log.entries:
-        event = entry.event
+        event, unit = entry.event, str(entry.info.get(UNIT))
         if isinstance(event, EffectIntended):
             keys[event.key] = event.idempotency_key
-        elif isinstance(event, WaitBegun) and isinstance(child := entry.info.get(CHILD), str):
-            if log.store.run_exists(child):
+        elif isinstance(event, WaitBegun):
+            child = str(entry.info.get(CHILD, ""))
+            if child and child not in children and log.store.run_exists(child):
+                children.add(child)
                 yield from _effects(PastRun.read(child, log.store))
-        elif isinstance(event, FactRecorded) and event.namespace != SLEEP and PREVIEWED in entry.info:
-            by = entry.info[PREVIEWED]
-            known = by != KNOWN_LATER and not isinstance(event.outcome, FactError)
-            yield DryEffect(
-                event.state_id,
-                keys.get(event.key) or None,
-                event.namespace,
-                log.json(event.request_digest),
-                "preview" if by == BY_STATE else f"run {source}" if known else str(by),
-                log.call(event)["response"] if known else None,
-                log.run_id,
-            )
+        elif isinstance(event, FactRecorded) and event.namespace != SLEEP:
+            place = f"{event.state_id}/{event.attempt}/{unit}"
+            if PREVIEWED in entry.info:
+                source, before = str(entry.info[PREVIEWED]), tuple(statements.pop(place, ()))
+                yield _effect(log, event, source, keys.get(event.key) or None, before)
+            elif UNIT in entry.info:
+                statements.setdefault(place, []).append(log.json(event.request_digest))
+
+
+def _effect(
+    log: PastRun, fact: FactRecorded, source: str, key: str | None, statements: tuple[Any, ...]
+) -> DryEffect:
+    names = {BY_STATE: "preview", BY_RUN: f"run {facts_from(log.entries[0])}"}
+    known = source != KNOWN_LATER and not isinstance(fact.outcome, FactError)
+    return DryEffect(
+        fact.state_id,
+        key,
+        fact.namespace,
+        log.json(fact.request_digest),
+        names.get(source, source),
+        log.call(fact)["response"] if known else None,
+        log.run_id,
+        statements,
+    )
 
 
 def _earlier_times(log: PastRun) -> Mapping[str, int]:

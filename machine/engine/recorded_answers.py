@@ -101,6 +101,13 @@ class RecordedAnswers(SharedPast):
                 found[fact.state_id].append(fact)
         return found
 
+    def statements_before(self, fact: FactRecorded) -> Sequence[str]:
+        """Return the digests of the requests of the transaction that a fact ended, but for that end."""
+        for unit in self._transactions.units.values():
+            if fact in unit.facts:
+                return [one.request_digest for one in unit.facts[: unit.facts.index(fact)]]
+        return []
+
     def request_of(self, fact: FactRecorded) -> Any:
         """Return the recorded request of a fact."""
         return canonical.decode_stored(fact.request_digest, self._load(fact.request_digest))

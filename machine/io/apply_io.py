@@ -16,7 +16,6 @@ from machine.io.approval_before_call import approval_of
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.io.recorded_answers_io import Answers, RecordedAnswersIo
-from machine.kernel.transactions import SQL
 
 _Asked = tuple[str, str]
 """A namespace and the digest of a request."""
@@ -34,6 +33,10 @@ class Shown(Answers, Protocol):
         """Return the recorded request of a fact."""
         ...
 
+    def statements_before(self, fact: FactRecorded) -> Sequence[str]:
+        """Return the digests of the requests of the transaction that a fact ended, but for that end."""
+        ...
+
 
 class ApplyIo(RecordedAnswersIo):
     """The `io` of a run that applies a dry run."""
@@ -43,22 +46,28 @@ class ApplyIo(RecordedAnswersIo):
         self._dry_run = past
         self._let_out: dict[_Asked, int] = {}
         """The shown effects that this attempt or an earlier one has begun, by their requests."""
-        self._transactions: set[str] = set()
-        """The transactions on databases that may go on, by the names of their units."""
 
     async def _cleared(self, call: Call) -> OtherIoError | None:
-        unit = None if call.place is None else call.place.unit
-        if unit in self._transactions or not (call.effect or (call.namespace == SQL and unit is not None)):
+        if not call.effect:
             return None
-        next_one = self._next(call)
-        if next_one is None or (next_one.namespace, next_one.request_digest) != (call.namespace, call.digest):
-            refusal = await self._asked_before(call, next_one)
-        else:
-            refusal = None
-            self._let_out[call.namespace, call.digest] += 1
-        if refusal is None and unit is not None:
-            self._transactions.add(unit)
-        return refusal
+        due = self._next(call)
+        if (
+            due is None
+            or _asked(due) != (call.namespace, call.digest)
+            or not self._same_statements(call, due)
+        ):
+            return await self._asked_before(call, due)
+        self._let_out[_asked(due)] += 1
+        return None
+
+    def _same_statements(self, call: Call, shown: FactRecorded) -> bool:
+        """Say whether the transaction that a call commits has the statements that were shown; True of another."""
+        if call.place is None:
+            return True
+        scope = self._scope
+        own = scope.log.history.transactions.units.get((scope.state.id, scope.attempt, call.place.unit))
+        made = [] if own is None else [fact.request_digest for fact in own.facts]
+        return made == self._dry_run.statements_before(shown)
 
     def _next(self, call: Call) -> FactRecorded | None:
         """Return the shown effect that is due: the one that a call is, if it may be, else the first one left."""

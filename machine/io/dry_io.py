@@ -23,6 +23,7 @@ from machine.io.fork_io import Past
 from machine.io.live_io import LiveIo
 from machine.kernel.known_after_apply import mark_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
+from machine.kernel.transactions import SQL
 from machine.secrets.secret_value import SECRET
 
 PREVIEWED: Final = "previewed"
@@ -31,6 +32,8 @@ PREVIEWED: Final = "previewed"
 BY_STATE: Final = "state"
 BY_RUN: Final = "run"
 KNOWN_LATER: Final = "known after apply"
+ROLLED_BACK: Final = "rolled back"
+"""The source of the outcome of a COMMIT: its statements were made, and undone."""
 
 _READS: Final = frozenset({"http", "file.read", OPEN, "clock.now", "random.bytes", "env", SECRET, SLEEP})
 
@@ -61,9 +64,18 @@ class DryIo(LiveIo):
             raise no_transport(call)
         if call.namespace == SLEEP:  # the rest does not depend on having waited
             return await self._previewed(call, _value(Payloads(), None), BY_STATE)
-        if is_safe(call):
+        if (call.namespace == SQL and not call.effect) or is_safe(call):
             return await super()._obtain(call)
+        if call.namespace == SQL and call.request.get("op") == "commit":
+            return await self._rolled_back(call)
         return await self._by_state(call) or await self._by_run(call) or await self._known_later(call)
+
+    async def _rolled_back(self, call: Call) -> FactRecorded:
+        """Record the outcome of a COMMIT in whose place the transaction is rolled back."""
+        transport, payloads = self._scope.transport(call.namespace), call.payloads()
+        assert transport is not None
+        outcome, info = await self._perform(transport, call, payloads)
+        return await self._previewed(call, (payloads, outcome), ROLLED_BACK, info)
 
     async def _by_state(self, call: Call) -> FactRecorded | None:
         """Record the outcome that the state's `preview` gives, None if it gives none."""
