@@ -23,9 +23,10 @@ from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
 from machine.engine.run_reader import PastRun
 from machine.engine.run_result import RunResult
-from machine.engine.start_and_resume import Watched, ways_of
+from machine.engine.start_and_resume import ways_of
 from machine.engine.start_checks import check_store
 from machine.engine.transports_and_catalogue import Provided
+from machine.engine.watched import Watched
 from machine.errors import Code, ConcurrencyError, PlanError, RunError, UsageError
 from machine.ids import RunId
 from machine.io.transport import Transports

@@ -15,7 +15,7 @@ import attrs
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
 from machine.catalogue import Catalogue
-from machine.config import IoMode, RunConfig
+from machine.config import RunConfig
 from machine.engine.cancellation_origin import Cancellations, Stopped, running_loop, told_by_scope
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Earlier
@@ -34,6 +34,7 @@ from machine.io.run_controls import RunControls
 from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.context import Context
+from machine.kernel.known_after_apply import DryContext
 from machine.kernel.snapshot import Snapshot
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
@@ -95,8 +96,8 @@ class Attempts:
         scope = AttemptScope(self._run, state, attempt, log, barrier, secrets)
         scope.around = self.control.scope, self.concurrent.scope
         scope.context = ctx
-        if self.config.io_mode is IoMode.DRY_RUN:
-            scope.preview = functools.partial(self.runner.preview, scope, ctx)
+        if isinstance(ctx, DryContext):
+            ctx.preview = functools.partial(self.runner.preview, scope, ctx)
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
         if earlier is not None:

@@ -16,7 +16,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.errors import Code, CorruptionError, NotFoundError, OtherIoError, StateError
+from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
 from machine.io.child_runs import Children
@@ -28,7 +28,8 @@ from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
-from machine.kernel.known_after_apply import DryContext, KnownAfterApply
+from machine.kernel.known_after_apply import needed_by
+from machine.kernel.outputs import Output
 from machine.model_prices import Spending
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
@@ -101,6 +102,14 @@ class Log(Protocol):
         """Return an artifact's bytes, whether or not they have reached the store yet."""
         ...
 
+    def put(self, kind: str, data: bytes) -> str:
+        """Store an artifact ahead of the event that will name it, durably where the log is, and return its id."""
+        ...
+
+    def output(self, name: str) -> Output | None:
+        """Return the output that has a name by now, or None."""
+        ...
+
     def seal(self, key: str) -> bytes | None:
         """Return the seal of the fact with a key: None without one, empty when it is missing."""
         ...
@@ -112,8 +121,20 @@ class Controls(Protocol):
     spending: Spending
     """The prices of models, and the interfaces whose answers say what was used."""
 
-    def refusal(self, call: Any) -> OtherIoError | None:
-        """Return why a call must not be made, None when it may be."""
+    def verdict(self, call: Any, scope: AttemptScope) -> Any:
+        """Return the verdict of the policies on a call."""
+        ...
+
+    def check(self, call: Any, scope: AttemptScope) -> None:
+        """Raise `OtherIoError` for a call that has no price or whose circuit breaker is open."""
+        ...
+
+    def check_hop(self, call: Any, scope: AttemptScope, url: str) -> None:
+        """Raise `OtherIoError` for a redirect of a call to a URL that the policies do not allow."""
+        ...
+
+    def outcome(self, call: Any, scope: AttemptScope, outcome: Any) -> Mapping[str, str]:
+        """Return the info of the fact of a call that has ended."""
         ...
 
     async def admit(self, *, here: bool) -> None:
@@ -252,8 +273,6 @@ class AttemptScope:
     """The times its own task was cancelled so that it ends."""
     context: Context | None = None
     """The context that its handler works on, None until the handler is called."""
-    preview: Callable[[Any], Any] | None = None
-    """In a dry run, calls the state's `preview` function for a request."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
@@ -276,12 +295,6 @@ class AttemptScope:
                 if self.opened_databases is None:
                     self.opened_databases = Databases()
         return self.opened_databases
-
-    def known_later(self, writer: str) -> KnownAfterApply:
-        """Return the substitute for an answer in a dry run that only applying it would tell."""
-        context = self.context
-        assert isinstance(context, DryContext)
-        return KnownAfterApply(writer, functools.partial(context.need, None, writer))
 
     @property
     def keeps_all(self) -> bool:
@@ -324,8 +337,8 @@ class AttemptScope:
         if reason is not None:
             raise reason
         self.refuse_undeclared()
-        if type(self.context) is DryContext and self.context.needed is not None:
-            raise self.context.needed  # even if the handler suppressed it
+        if (needed := needed_by(self.context)) is not None:
+            raise needed  # even if the handler suppressed it
         if self.closed or self.ending:
             if self.put_away:
                 raise PutAway

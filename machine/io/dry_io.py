@@ -21,9 +21,11 @@ from machine.io.effect_resolution import add_answer, response_of
 from machine.io.files import OPEN
 from machine.io.fork_io import Past
 from machine.io.live_io import LiveIo
-from machine.kernel.known_after_apply import mark_of
+from machine.io.policy_verdicts import denied
+from machine.kernel.known_after_apply import DryContext, mark_of
 from machine.kernel.sealed_facts import SECRET_PAYLOAD
 from machine.kernel.transactions import SQL
+from machine.policy import DENY
 from machine.secrets.secret_value import SECRET
 
 PREVIEWED: Final = "previewed"
@@ -68,6 +70,10 @@ class DryIo(LiveIo):
             return await super()._obtain(call)
         if call.namespace == SQL and call.request.get("op") == "commit":
             return await self._rolled_back(call)
+        controls = self._scope.run.controls
+        verdict = None if controls is None else controls.verdict(call, self._scope)
+        if verdict is not None and verdict.verdict == DENY:  # one that asks is asked when it is applied
+            return await self._refused_to_repeat(call, denied(verdict, f"a call of {call.namespace}"))
         return await self._by_state(call) or await self._by_run(call) or await self._known_later(call)
 
     async def _rolled_back(self, call: Call) -> FactRecorded:
@@ -84,8 +90,8 @@ class DryIo(LiveIo):
             return None
         try:
             if callable(response):
-                assert scope.preview is not None
-                response = scope.preview(canonical.decode(call.data))
+                assert isinstance(scope.context, DryContext)
+                response = scope.context.preview(canonical.decode(call.data))
             if response is NotImplemented:
                 return None
             data = response_of(call.namespace, call.request, response)

@@ -31,7 +31,7 @@ from machine.io.standard_calls import StandardCalls
 from machine.io.stream_calls import StreamCalls
 from machine.io.versions import Versions
 from machine.kernel.context import MAX_VALUE_BYTES
-from machine.kernel.known_after_apply import is_known_later, marked_by
+from machine.kernel.known_after_apply import is_known_later, marked_by, substitute
 from machine.secrets.stored_call import Asked, unopened
 from machine.state import SideEffects
 from machine.waits import WAIT_KINDS
@@ -209,7 +209,7 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call for all of its callers."""
         handing = self._handing
-        while (racing := handing.in_flight.get(call.key)) is not None:
+        while (racing := handing.in_flight.get(call.key) or handing.waits_in_hand.get(call.key)) is not None:
             await racing.wait()
         self._scope.check_open("called", call.namespace)
         refusal, before = call.refusal, None
@@ -286,7 +286,7 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
                     raise unopened(fact)
                 value = unprofiled(self._scope.secrets.value, fact, log.load(payload_id), log)
                 if self._scope.run.config.io_mode is IoMode.DRY_RUN and (writer := marked_by(value)):
-                    value = self._scope.known_later(writer)
+                    value = substitute(writer, self._scope.context)
                 return IoResult(value, fact.key, payload_id)
 
     def _read(self, fact: FactRecorded, decode: Callable[[Any], Any]) -> Any:

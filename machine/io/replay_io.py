@@ -23,6 +23,8 @@ from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call, IoResult, path_key
 from machine.io.call_refusals import no_transport, second_effect, uncertain_effect, undeclared
 from machine.io.earlier_answers import earlier_answer
+from machine.io.permission import APPROVAL
+from machine.io.policy_verdicts import question, rule_of
 from machine.io.provider import IoProvider
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import is_complete, pieces_of
@@ -67,6 +69,10 @@ class Recording(Log, Protocol):
 
     def begins(self, key: str) -> WaitBegun | None:
         """Return the beginning of a wait that the open attempt recorded under a key, or None."""
+        ...
+
+    def asks(self, key: str) -> str | None:
+        """Return the key of the approval that a policy asked for before the call with a key, None without one."""
         ...
 
     @property
@@ -235,7 +241,17 @@ class ReplayIo(IoProvider):
             await self.waiter._fact_of_wait(wait)  # noqa: SLF001 - a part of this object
         return None
 
+    async def ask_again(self, call: Call) -> None:
+        """Wait for the approval that a policy asked for before a call, as it was recorded, if it did."""
+        if (key := self._recording.asks(call.key)) is None:
+            return
+        asked = question(rule_of(key), call.namespace, call.request)
+        await self._fact_of_wait(self._identify(APPROVAL, asked, key))
+
     async def _obtain(self, call: Call, *, given: bool = False) -> FactRecorded:
+        if call.key in self._handing.in_flight:
+            with self._handing.waiting(call):
+                await self.ask_again(call)
         fact = self._recorded(call)
         if fact is None and call.continues:
             self._recording.unrecorded(call, ())

@@ -6,6 +6,7 @@ context. One that needs it ends there, without having failed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -165,6 +166,8 @@ class DryContext(Context):
         self._unfinished = unfinished
         self.needed: KnownAfterApplyError | None = None
         """The first need of the attempt, None as long as it needs nothing."""
+        self.preview: Callable[[Any], Any] = lambda _: NotImplemented
+        """Calls the `preview` function of its state for a request."""
 
     def need(self, key: str | None, writer: str) -> NoReturn:
         """End the attempt. The first need counts, even if the handler suppresses it."""
@@ -206,9 +209,15 @@ class DryContext(Context):
             self.need(None if key is None else str(key), self._unfinished[-1])
 
 
-def needed_by(ctx: Context) -> KnownAfterApplyError | None:
+def substitute(writer: str, ctx: Context | None) -> KnownAfterApply:
+    """Return the substitute for an answer to a state that has a context in a dry run."""
+    assert isinstance(ctx, DryContext)
+    return KnownAfterApply(writer, functools.partial(ctx.need, None, writer))
+
+
+def needed_by(ctx: Context | None) -> KnownAfterApplyError | None:
     """Return the need that ends an attempt with a context, None if it has none."""
-    return ctx.needed if isinstance(ctx, DryContext) else None
+    return ctx.needed if type(ctx) is DryContext else None
 
 
 def context_on(

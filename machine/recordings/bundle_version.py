@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from machine.config import IoMode
 from machine.engine.recorded_answers import applied_from
-from machine.events import Entry, LimitReached, WaitBegun
+from machine.events import DomainEventRecorded, Entry, LimitReached, WaitBegun
 
 
 class Needs(IntEnum):
@@ -18,7 +18,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits, policy, dry runs, and runs that apply one."""
+    """Limits and policy, artifacts that handlers wrote, dry runs, and runs that apply one."""
 
 
 _WITH_SECRETS: Final = 3
@@ -41,11 +41,15 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     if configured.get("io_mode") == IoMode.DRY_RUN:
         needs = max(needs, Needs.CONTROLS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached) or applied_from(entry) is not None:
+        if isinstance(entry.event, LimitReached) or _is_output(entry) or applied_from(entry) is not None:
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
             needs = max(needs, Needs.WAITS)
     return needs
+
+
+def _is_output(entry: Entry) -> bool:
+    return isinstance(entry.event, DomainEventRecorded) and entry.event.artifact_kind is not None
 
 
 def version_for(needs: Needs, *, readable: bool = False, secrets: bool = False) -> int:
