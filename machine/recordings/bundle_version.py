@@ -7,8 +7,8 @@ from enum import IntEnum
 from typing import Any, Final
 
 from machine.config import IoMode
-from machine.engine.recorded_answers import applied_from
 from machine.events import DomainEventRecorded, Entry, LimitReached, WaitBegun
+from machine.io.approval_before_call import is_before_call
 
 
 class Needs(IntEnum):
@@ -18,7 +18,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits and policy, artifacts that handlers wrote, dry runs, and runs that apply one."""
+    """Limits and policy, artifacts that handlers wrote, dry runs, and approvals that were asked before a call."""
 
 
 _WITH_SECRETS: Final = 3
@@ -41,10 +41,11 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     if configured.get("io_mode") == IoMode.DRY_RUN:
         needs = max(needs, Needs.CONTROLS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached) or _is_output(entry) or applied_from(entry) is not None:
+        if isinstance(entry.event, LimitReached) or _is_output(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
-            needs = max(needs, Needs.WAITS)
+            before_call = is_before_call(entry.event)
+            needs = max(needs, Needs.CONTROLS if before_call else Needs.WAITS)
     return needs
 
 
