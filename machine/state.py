@@ -127,7 +127,7 @@ def _on_uncertain(value: str) -> OnUncertain:
 
 @attrs.frozen(kw_only=True)
 class StateMeta:
-    """The declaration of a state. All of it but functions is part of the plan's fingerprint.
+    """The declaration of a state. All of it but functions and previews is part of the plan's fingerprint.
 
     `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key an
     effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an

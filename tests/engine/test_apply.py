@@ -15,6 +15,7 @@ from machine.config import FanOutJoin
 from machine.engine import run_reader
 from machine.errors import Code, ConcurrencyError, NotFoundError, PlanError, RunError, UsageError
 from machine.events import EffectIntended
+from machine.policy import Policy, Rule
 from machine.stores.lease import wall_clock
 from machine.stores.memory import MemoryStore
 
@@ -320,6 +321,20 @@ def test_an_approval_of_the_handler_is_asked_again(store):
     machine.approve(real.run_id, store=store)
     assert resume(real.run_id, plan=plan, store=store, transports={"mail": mail}).status == "completed"
     assert mail.asked == ["a"]
+
+
+def test_a_policy_that_asks_does_so_when_it_is_applied(store):
+    plan, mail = mailing(both), Mail()
+    config = RunConfig(policy=Policy([Rule(name="ask-mail", verdict="ask", namespace="mail")]))
+    dry = dry_run(plan, store=store, config=config, transports={"mail": mail})
+    assert (dry.result.status, len(dry.effects)) == ("completed", 2)
+    real = apply(dry.result.run_id, plan=plan, store=store, transports={"mail": mail})
+    for sent in ([], ["a"]):
+        assert (real.status, mail.asked) == ("suspended", sent)
+        machine.approve(real.run_id, store=store)
+        real = resume(real.run_id, plan=plan, store=store, transports={"mail": mail})
+    assert (real.status, mail.asked) == ("completed", ["a", "b"])
+    assert replay(real.run_id, plan=plan, store=store).identical
 
 
 def parent_of(child):

@@ -29,6 +29,7 @@ from machine.config import FanOutJoin, IoMode
 from machine.engine import run_reader
 from machine.errors import Code, ConfigError, PlanError, UsageError
 from machine.events import EffectIntended, StateSkipped
+from machine.policy import Policy, Rule
 
 EFFECT = {"side_effects": "apply_side_effect", "idempotency": "k-1"}
 
@@ -499,6 +500,24 @@ def test_a_second_effect_with_the_same_key_is_refused_as_in_a_run(store):
 
     dry = dry_of(handler, store)
     assert (dry.result.status, len(dry.effects)) == ("failed", 1)
+
+
+def test_a_policy_refuses_in_a_dry_run_what_it_refuses_in_the_run_of_it(store):
+    async def handler(ctx, io):
+        ctx["asked"] = (await io.call("mail", {"to": "a"})).response
+        await io.exec(["true"])
+
+    rules = [
+        Rule(name="ask-mail", verdict="ask", namespace="mail"),
+        Rule(name="no-programs", verdict="deny", namespace="exec"),
+    ]
+    mail, config = Mail(), RunConfig(policy=Policy(rules))
+    plan = plan_of(handler, preview=lambda ctx, request: "sent" if "to" in request else {"returncode": 0})
+    dry = dry_run(plan, store=store, config=config, transports={"mail": mail})
+    assert (dry.result.status, [effect.namespace for effect in dry.effects]) == ("failed", ["mail"])
+    assert "no-programs" in dry.result.error.message
+    assert replay(dry.result.run_id, plan=plan, store=store).identical
+    assert mail.asked == []
 
 
 # -- waits, tags, other faces ----------------------------------------------------------------------------------
