@@ -38,6 +38,7 @@ from machine.engine.run_result import RunResult
 from machine.errors import Code, CodecError, ConfigError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.run_status import FINAL_STATUSES
+from machine.labels import parsed
 from machine.limits import limits_of
 
 Undriven: TypeAlias = Annotated[
@@ -78,6 +79,7 @@ def run(
     on_failure: OnFailure | None = None,
     limit: LimitOption = (),
     invocation_key: str | None = None,
+    label: Repeated = (),
     lease: float = LEASE_SECONDS,
     wait: Wait = None,
     dry_run: Flag = False,
@@ -113,6 +115,8 @@ def run(
     invocation_key
         Start at most one run with this key: a repeated command with the same key waits for that run, continues
         it if its process is gone, and prints its result.
+    label
+        A label of the run, NAME=VALUE: `machine runs --label` finds it by that. May be given more than once.
     lease
         How many seconds the lease of this process lasts for drivers on other machines or in other containers,
         which cannot see whether it is alive. Longer than any handler blocks the interpreter.
@@ -143,6 +147,7 @@ def run(
     if paranoid:
         chosen = attrs.evolve(chosen, paranoid=True)
     chosen = attrs.evolve(chosen, execution_mode=_mode(chosen.execution_mode, concurrency, on_failure))
+    labels = parsed(label)
     params, waiting = input_of(input), (in_advance or InAdvance()).arguments()
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
@@ -164,6 +169,7 @@ def run(
             config=chosen,
             run_id=run_id,
             invocation_key=invocation_key,
+            labels=labels,
             reporter=reporter,
             target=loaded.target,
             lease=lease,

@@ -31,7 +31,9 @@ from machine.errors import Code, ConcurrencyError, PlanError, RunError, UsageErr
 from machine.ids import RunId
 from machine.io.transport import Transports
 from machine.kernel.run_status import RunStatus
+from machine.labels import LABELS, labels_in
 from machine.plan import Graph, Plan
+from machine.policy import NO_POLICY, Policy
 from machine.stores.base import Store
 
 MAX_AGE: Final = 24 * 3600.0
@@ -54,9 +56,10 @@ async def apply(
     wait: float | None = 0,
     clock: Clock = "wall",
     answers: Mapping[str, Any] | None = None,
+    policy: Policy = NO_POLICY,
     second: SecondOf | None = None,
 ) -> RunResult:
-    """Start the run that a dry run has shown, with its input and configuration, and drive it to its end.
+    """Start the run that a dry run has shown, with its input, configuration and labels, and drive it.
 
     Reads, times and random values are those of the dry run, so its requests are the same to the byte. An effect
     that the dry run has not shown, or not as the next one of its state, is not made: the run asks for an approval
@@ -79,10 +82,11 @@ async def apply(
         second,
         lease_ms_of(lease),
         Waiting.of(wait, clock, answers, config.secrets),
+        policy,
     )
-    opening = opening_for(
-        plan.graph, config, log.manifest.input_params, target, key, ignore=log.manifest.ignore
-    )
+    labels = labels_in(log.entries[0].info.get(LABELS))
+    params, ignore = log.manifest.input_params, log.manifest.ignore
+    opening = opening_for(plan.graph, config, params, target, key, ignore=ignore, labels=labels)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     given = FactsFrom(log.run_id, shows=True, nested=True)
     past, share, opening = prepared(given, store, opening, effects="live")

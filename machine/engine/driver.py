@@ -45,12 +45,13 @@ from machine.events import (
     StateSkipped,
 )
 from machine.exception_to_error_info import interrupted, orphaned, suspended
-from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
+from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.run_controls import RunControls
+from machine.io.settle_barrier import running_tasks
 from machine.io.transport import Transport
 from machine.kernel.decide import decide
 from machine.kernel.decisions import (

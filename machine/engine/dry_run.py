@@ -31,6 +31,8 @@ from machine.errors import Code, UsageError
 from machine.ids import RunId
 from machine.io.transport import Transports
 from machine.plan import Plan
+from machine.plan_input import checked_input
+from machine.policy import NO_POLICY, Policy
 from machine.stores.base import Store
 
 
@@ -67,6 +69,7 @@ async def dry_run(
     run_id: str | None = None,
     invocation_key: str | None = None,
     answers_from: str | FactsFrom | None = None,
+    labels: Mapping[str, str] | None = None,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
@@ -74,6 +77,7 @@ async def dry_run(
     lease: float = LEASE_SECONDS,
     clock: Clock = "skip",
     answers: Mapping[str, Any] | None = None,
+    policy: Policy = NO_POLICY,
     second: SecondOf | None = None,
 ) -> DryRun:
     """Run `plan` without its effects, and report what they would have been.
@@ -95,8 +99,17 @@ async def dry_run(
         second,
         lease_ms_of(lease),
         Waiting.of(0, clock, answers, config.secrets),
+        policy,
     )
-    opening = opening_for(graph, config, input or {}, target, invocation_key, ignore=plan.ignore)
+    opening = opening_for(
+        graph,
+        config,
+        checked_input(plan.input, input),
+        target,
+        invocation_key,
+        ignore=plan.ignore,
+        labels=labels,
+    )
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     start = Start(graph, opening, run_id=run_id, invocation_key=invocation_key)
     if answers_from is not None:
