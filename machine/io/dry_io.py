@@ -59,10 +59,6 @@ class DryIo(LiveIo):
         super().__init__(scope)
         self._past = past
 
-    def lends(self, *, concurrent: bool) -> None:
-        """Return None: the event loop looks at every call before it is made."""
-        del concurrent
-
     async def _obtain(self, call: Call) -> FactRecorded:
         if not self._applies or call.continues:
             return await super()._obtain(call)
