@@ -11,6 +11,7 @@ from machine.cli import progress
 from machine.cli.answers_in_advance import InAdvance
 from machine.cli.command_session import Injected, Quiet
 from machine.cli.driven_run import driven
+from machine.cli.policy import PolicyFile, policy_of
 from machine.cli.run_and_resume import Wait, seconds_to_wait
 from machine.engine.apply import MAX_AGE
 from machine.engine.new_run_id import new_run_id
@@ -28,6 +29,7 @@ def apply(
     ] = MAX_AGE,
     lease: float = LEASE_SECONDS,
     wait: Wait = None,
+    policy: PolicyFile = None,
     in_advance: InAdvance | None = None,
     quiet: Quiet = False,
     session: Injected,
@@ -63,6 +65,7 @@ def apply(
                 target=loaded.target,
                 lease=lease,
                 wait=seconds_to_wait(session, wait),
+                policy=policy_of(policy),
                 **(in_advance or InAdvance()).arguments(),
             )
             return result, None

@@ -30,6 +30,7 @@ from machine.cli.dry_run_report import DryReportText
 from machine.cli.facts_from import Answering, run_or_bundle
 from machine.cli.json_arguments import json_object, regular_bytes
 from machine.cli.output import on_terminal
+from machine.cli.policy import PolicyFile, policy_of
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.new_run_id import new_run_id
@@ -78,6 +79,7 @@ def run(
     concurrency: int | None = None,
     on_failure: OnFailure | None = None,
     limit: LimitOption = (),
+    policy: Path | None = None,
     invocation_key: str | None = None,
     label: Repeated = (),
     lease: float = LEASE_SECONDS,
@@ -112,6 +114,8 @@ def run(
     on_failure
         What happens to running states when another has failed finally: finish (the default) lets them end,
         cancel interrupts them. No further state begins.
+    policy
+        A TOML file with rules that allow, deny or ask for calls, which are recorded with the run.
     invocation_key
         Start at most one run with this key: a repeated command with the same key waits for that run, continues
         it if its process is gone, and prints its result.
@@ -142,6 +146,8 @@ def run(
         raise UsageError("--answers-from is for dry runs", hint="add --dry-run, or give --facts-from")
     if limit:
         chosen = attrs.evolve(chosen, limits=limits_of(limit, chosen.limits))
+    if policy is not None:
+        chosen = attrs.evolve(chosen, policy=policy_of(policy))
     if undeclared_io is not None:
         chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
     if paranoid:
@@ -209,6 +215,7 @@ def resume(
     allow_plan_change: Flag = False,
     allow_code_change: Flag = False,
     lease: float = LEASE_SECONDS,
+    policy: PolicyFile = None,
     wait: Wait = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -256,11 +263,13 @@ def resume(
             allow_plan_change=allow_plan_change,
             allow_code_change=allow_code_change,
             lease=lease,
+            policy=policy_of(policy),
             jobs=jobs,
             quiet=quiet,
         )
     if jobs is not None:
         raise UsageError("--jobs is for many runs, and this is one", hint="leave it out, or --all for RUN")
+    own = policy_of(policy)
     with session.writing(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
         status = store.run_row(run_id).status
@@ -276,6 +285,7 @@ def resume(
                 allow_code_change=allow_code_change,
                 reporter=reporter,
                 lease=lease,
+                policy=own,
                 wait=seconds_to_wait(session, wait),
             )
             return result, None

@@ -14,6 +14,7 @@ import machine
 from machine.cli.command_session import Flag, Injected, Session
 from machine.cli.error_report import Exit
 from machine.cli.output import STYLES, Cell, clean, duration
+from machine.cli.policy import PolicyFile, policy_of
 from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.run_result import RunResult
 from machine.engine.work import CONCURRENCY, GRACE_SECONDS, WorkReporter, WorkResult
@@ -50,6 +51,7 @@ def work(
     grace: Grace = GRACE_SECONDS,
     lease: Lease = LEASE_SECONDS,
     name: str | None = None,
+    policy: PolicyFile = None,
     session: Injected,
 ) -> int:
     """Drive the runs of a store that are due or that nobody drives.
@@ -76,7 +78,7 @@ def work(
         raise UsageError(
             "give --once or --until-idle", hint="--until-idle also does what falls due meanwhile"
         )
-    began, load = time.monotonic(), functools.cache(session.load)
+    began, load, own = time.monotonic(), functools.cache(session.load), policy_of(policy)
     with session.user_code():
         for target in targets:
             load(target, None)  # a wrong one makes no store
@@ -90,6 +92,7 @@ def work(
             name=name,
             grace=grace,
             lease=lease,
+            policy=own,
             reporter=Lines(session),
             load=load,
         )

@@ -104,7 +104,7 @@ async def cancel(
 ) -> RunResult:
     """Ask a run to end cancelled, and return its result once it has ended.
 
-    The log has the `reason`, and `by` whom, otherwise the user of this process; secrets in them are replaced.
+    The log has the `reason` and who asked (`by`, else the user of this process), with placeholders for secrets.
 
     The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises
     `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `run_moved` when it goes
