@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import anyio
 import attrs
 
 from machine.catalogue import Catalogue
-from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
+from machine.config import Durability, IoMode, RunConfig, RunManifest, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.begin_run import Start
 from machine.engine.children import tell_parent
 from machine.engine.controls_of_run import controls_of
 from machine.engine.drive_child import Ways, children_of_run
@@ -26,20 +26,17 @@ from machine.engine.in_process_waits import Clock, Patience, Waiting, report_unu
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.moved_runs import refuse_moved
-from machine.engine.new_run import check_skip_tags, is_same_request, opening_for
-from machine.engine.new_run_id import new_run_id
+from machine.engine.new_run import check_skip_tags, opening_for
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.recorded_answers import Effects, FactsFrom, RecordedAnswers, prepared
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.run_result import RunResult, result_of
-from machine.engine.start_checks import check_store, refuse_used
+from machine.engine.start_checks import check_store
 from machine.engine.suspended_attempts import check_suspended
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Changes, Watched
-from machine.errors import Code, ConcurrencyError, RunError
-from machine.ids import RunId
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
@@ -49,7 +46,6 @@ from machine.plan_input import checked_input
 from machine.plan_shape import order_of
 from machine.policy import NO_POLICY, Policy
 from machine.secrets.both_formats import OfRun
-from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import ZERO_CHAIN, Store
 from machine.waits import EffectWait
 
@@ -60,9 +56,6 @@ further."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
-
-_ATTACHED_SECONDS: Final = 0.2
-"""Seconds between two looks of a start that waits for another driver's run to end."""
 
 
 @with_default_store(create=True)
@@ -118,7 +111,6 @@ async def run(
     config = config or _default_config()
     check_startable(config, facts=facts_from is not None)
     check_skip_tags(graph, config)
-    chosen = str(new_run_id() if run_id is None else RunId(run_id))
     watched = Watched(
         Provided.of(plan, transports, catalogue),
         reporter or Reporter(),
@@ -130,72 +122,14 @@ async def run(
     params = checked_input(plan.input, input)
     opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore, labels=labels)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
-    past, share = None, None
+    start = Start(graph, opening, run_id=run_id, invocation_key=invocation_key, attach=attach)
     if facts_from is not None:
         past, share, opening = prepared(facts_from, store, opening, effects=effects)
-
-    async def started(keeper: Keeper) -> RunResult:
-        if share is not None:
-            share(keeper.run_id)
-        options: dict[str, Any] = {"manifest": opening.manifest, "history": History(), "opening": opening}
-        return await drive(graph, store, keeper, watched, past=past, **options)
-
-    if invocation_key is not None:
-        starting = functools.partial(_invoked, opening=opening, started=started, attach=attach)
-        return await starting(graph, store, chosen, invocation_key, watched)
-    if run_id is not None:
-        refuse_used(store, chosen)
-    with Keeper(store, chosen, watched.lease_ms) as keeper:
-        if run_id is not None:
-            refuse_used(store, chosen)  # another process may have begun and ended it since
-        return await started(keeper)
+        start = attrs.evolve(start, opening=opening, past=past, share=share)
+    return await start.begin(store, watched, ways_of())
 
 
 _default_config: Final = functools.cache(RunConfig)
-
-
-async def _invoked(
-    graph: Graph,
-    store: Store,
-    run_id: str,
-    key: str,
-    watched: Watched,
-    *,
-    opening: Opening,
-    started: Callable[[Keeper], Awaitable[RunResult]],
-    attach: bool,
-) -> RunResult:
-    """Start the run of an invocation key, or wait for the one that was started with it, if `attach`."""
-    while True:
-        try:
-            taken = store.find_invocation(key)
-            if taken is None:
-                with Keeper(store, run_id, watched.lease_ms) as keeper:
-                    if store.find_invocation(key) is not None:
-                        continue  # the other start with this key has ended meanwhile
-                    refuse_used(store, run_id)
-                    return await started(keeper)
-            if not attach:
-                raise invocation_taken(key, run_id, taken)
-            _, begun = run_reader.first_entry(store, taken)
-            same = begun.manifest_id == opening.manifest_id or is_same_request(
-                run_reader.manifest_of(store, begun), opening.manifest
-            )
-            if not same or begun.op_id != graph.op_id:
-                raise RunError(
-                    f"the invocation key {key!r} belongs to run {taken}, "
-                    "which has another plan, input or configuration",
-                    code=Code.INVOCATION_CONFLICT,
-                    details={"invocation_key": key, "run_id": taken},
-                    hint="an invocation key names one request: use another key for another one",
-                )
-            return await _resumed(graph, store, taken, watched, Changes())
-        except (
-            ConcurrencyError
-        ) as exc:  # another process has just started it, or drives it: its result is ours too
-            if not attach or exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
-                raise
-        await anyio.sleep(_ATTACHED_SECONDS)
 
 
 @with_default_store()
@@ -287,6 +221,11 @@ async def _resumed(graph: Graph, store: Store, run_id: str, watched: Watched, ch
         )
 
 
+def ways_of(changes: Changes | None = None) -> Ways:
+    """Return the ways to drive a run, with the changes that a resume allows."""
+    return Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
+
+
 async def drive(
     graph: Graph,
     store: Store,
@@ -329,15 +268,15 @@ async def drive(
         "on_entry": watched.reporter.entry,
         "second": second,
     }
-    log, provider = log_and_io(past, graph, store, keeper.run_id, **options)
+    dry = config.io_mode is IoMode.DRY_RUN
+    log, provider = log_and_io(past, graph, store, keeper.run_id, dry=dry, **options)
     async with opened(config, watched.provided.transports, shut=past is not None and past.shut) as served:
         try:
             if begin is not None:
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
             keeper.listen(from_the_start=opening is None)
-            ways = Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
-            children = children_of_run(store, keeper, config, watched, ways)
+            children = children_of_run(store, keeper, config, watched, ways_of(changes), past=past)
             checks, may_go_on = None, log.goes_on or watched.waiting.here or bool(children.woken(history))
             if changes is not None and watched.second is not None and (may_go_on or changes.of_code):
                 checks = functools.partial(
@@ -365,7 +304,7 @@ async def drive(
                 second=second,
                 children=children,
                 earlier=earlier_of(watched.second, store, log),
-                goes_on=Patience(watched.waiting, log, children.woken).goes_on,
+                goes_on=Patience(watched.waiting, log, children.woken, dry=dry).goes_on,
                 check=checks,
                 controls=controls_of(config, log, keeper.control, watched.provided.spending, watched.policy),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
