@@ -45,6 +45,7 @@ class ArtifactKind(StrEnum):
     CONTEXT_CHUNK = "context_chunk"
     FACT_REQUEST = "fact_request"
     FACT_PAYLOAD = "fact_payload"
+    NEXT_INPUT = "next_input"
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
     SECRET_PAYLOAD = "secret_payload"  # noqa: S105 - the name of a kind
@@ -92,6 +93,7 @@ class StateCompleted:
 
     `wrote` lists the keys it wrote, in a run with concurrent states, None where nothing else could have written
     meanwhile; `not_taken` lists the states after it that it chose not to continue to, None when it made no choice.
+    `next_input_id` is the artifact of the input with which the run is to go on as another once it has completed.
     """
 
     type: ClassVar[str] = "state_completed"
@@ -99,6 +101,7 @@ class StateCompleted:
     context_snapshot_id: str
     wrote: tuple[str, ...] | None = None
     not_taken: tuple[str, ...] | None = None
+    next_input_id: str | None = None
 
 
 @attrs.frozen
@@ -294,18 +297,25 @@ class RunResumed:
         return self.plan_id is not None or bool(self.secrets_lost) or self.by == CODE_CHANGE
 
 
+NEXT_RUN: Final = "next_run"
+"""Name in the info of `run_completed` for the id of the run that continues it."""
+
+
 @attrs.frozen
 class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
     `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `recovery_limit` or `task_left_behind`.
+    `several_next_runs`, `recovery_limit` or `task_left_behind`. `next_input_id` is that of the state that said how
+    the run goes on. The info of the event then holds the id of the `next_run`, whose first event is in the same
+    transaction; without it the run goes on nowhere, as that of a dry run or a golden.
     """
 
     type: ClassVar[str] = "run_completed"
     status: str
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
+    next_input_id: str | None = None
 
 
 @attrs.frozen

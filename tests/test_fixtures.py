@@ -23,6 +23,7 @@ REQUESTS_2 = FIXTURES / "requests-2"
 CONTEXTS_2 = FIXTURES / "contexts-2"
 STREAMS = FIXTURES / "streams"
 WAITS_1 = FIXTURES / "waits-1"
+NEXT_RUN_1 = FIXTURES / "next-run-1"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -150,6 +151,15 @@ def test_a_run_of_format_1_replays_identical(recorded):
             )
             for name in ("waits.run", "reviewed.run")
         ),
+        *(
+            (NEXT_RUN_1 / name, "next-run-1", digest, "completed")
+            for name, digest in (
+                ("first.run", "c6d1e86213f777edc53e4f2e9c830303b86912e7fcd00c9a1e604b054fe361a1"),
+                ("reviewed.run", "cb7e6d4efe3654d577975502fd85ce41e53f5290cccbed5a71ca54e38501800f"),
+                ("last.run", "3f6fbb579cb8be9cc9e0304debd6c7b7cbaccf17ffacf22369add7047e0b8434"),
+                ("concurrent.run", "bcc851d9c1093bb7b35559cd55cdd46081aff6dab869609596cc6dfeeb98d02f"),
+            )
+        ),
     ],
     ids=lambda param: param[0].name,
 )
@@ -192,6 +202,7 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
         "plan",
         "provenance",
         "shared_past",  # of a fork alone
+        "next_input",  # of later runs
         "secret_payload",  # which no bundle has, and which format 1 of secrets had not
     }
 

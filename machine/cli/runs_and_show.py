@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine import codec
+from machine.cli.chain_text import place_of, tell_chain
 from machine.cli.child_text import child_of, tell_children
-from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle
+from machine.cli.command_session import Flag, Injected, RunOrBundle, Session, names_bundle
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.wait_text import tell_waits
@@ -39,11 +40,13 @@ def runs(
     status: str | None = None,
     op: str | None = None,
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
+    segments: Flag = False,
     session: Injected,
 ) -> int:
     """List runs, newest first.
 
-    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it.
+    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it. Runs that
+    continue each other are one row, that of the last one.
 
     Parameters
     ----------
@@ -54,6 +57,8 @@ def runs(
         Only runs of this op.
     limit
         How many at most.
+    segments
+        Show each of the runs that continue each other.
     """
     statuses = [*RunStatus, INTERRUPTED]
     if status is not None and status not in statuses:
@@ -61,7 +66,7 @@ def runs(
             f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
         )
     with session.open_store() as store:
-        page = store.list_runs(status=status, op=op, limit=limit)
+        page = store.list_runs(status=status, op=op, limit=limit, segments=segments)
     if session.as_json:
         session.out.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
         return 0
@@ -76,7 +81,7 @@ def runs(
                 (clean(row.status), STYLES.get(row.status, "")),
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
-                clean(row.op_id),
+                clean(row.op_id) + (f", segment {row.segment}" if row.segment else ""),
             )
             for row in page.rows
         ],
@@ -94,6 +99,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
+        chain = place_of(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
@@ -104,10 +110,12 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "unconsumed": list(map(_message_json, kept)),
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
+            "chain": chain,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
+        tell_chain(session, chain)
         tell_children(session, children)
         _print_waits(session, waits, kept)
         if not log.history.final:

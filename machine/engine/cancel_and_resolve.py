@@ -53,6 +53,7 @@ async def resolve(
     """
     if (outcome is _UNSAID) != not_done:
         raise UsageError("give either the outcome of the effect or that it was not done")
+    run_id = store.last_segment(run_id)
     run_reader.require_run(store, run_id)
     lease_ms = lease_ms_of(LEASE_SECONDS)
     with await keeper_of(store, run_id, lease_ms, (reporter or Reporter()).leased) as keeper:
@@ -92,18 +93,20 @@ def _waited_for(history: History, key: str) -> str:
 
 @with_default_store()
 async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
-    """Ask a run to end cancelled, and return its result once it has ended.
+    """Ask a run to end cancelled, and return its result once it has ended: of one that went on, its last segment.
 
     The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises
     `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `cancel_pending` when its
     driver has not answered within `timeout` seconds. The request then stays in the inbox, and the next driver obeys
     it.
     """
+    run_id = store.last_segment(run_id)
     history, _ = run_reader.folded(store, run_id)
     require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
     store.post(run_id, CANCEL, {})
     with anyio.move_on_after(timeout):
         while True:
+            run_id = store.last_segment(run_id)  # it passes the request on
             if store.lease_of(run_id) is None:
                 try:
                     return await _cancel_here(store, run_id)

@@ -122,7 +122,8 @@ async def dry_run(
 
     The arguments and the errors are those of `run`. Every state that applies a side effect is skipped by its tag,
     `apply_side_effect`; then its handler is called once outside the run, up to its first effect, which is reported
-    and not performed. Reads before that effect are performed and not recorded.
+    and not performed. Reads before that effect are performed and not recorded. A run that would go on as another
+    begins none: `result.next_input` is what that would begin with.
     """
     config = config or RunConfig()
     if EFFECT_TAG not in config.skip_tags:
@@ -142,6 +143,7 @@ async def dry_run(
         lease=lease,
         clock=clock,
         answers=answers,
+        begin_next=False,
         second=second,
     )
     graph = plan.graph

@@ -65,6 +65,8 @@ class History:
     """The states whose last attempt did not complete: they failed, or wait for a retry."""
     branched: bool = False
     """True when a state has chosen not to continue to a successor."""
+    next_inputs: dict[str, str] = attrs.field(factory=dict)
+    """The inputs with which states said that the run goes on as another, by state."""
     open: dict[str, OpenAttempt] = attrs.field(factory=dict)
     """The attempts that have begun and not ended, by state; at most one in sequential mode."""
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
@@ -204,6 +206,8 @@ class History:
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
         if event.not_taken is not None:
             state.not_taken, self.branched = event.not_taken, True
+        if event.next_input_id is not None:
+            self.next_inputs[event.state_id] = event.next_input_id
         if self.max_concurrency is None:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
@@ -364,6 +368,7 @@ class History:
         self._become(seq, RunStatus(event.status))
         if self.max_concurrency is None and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
+        log_rules.check_next_input(entry, event, self.next_inputs)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.open_waits.by_key.clear()
         self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error

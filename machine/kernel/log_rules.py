@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, LogError
-from machine.events import Entry, FactRecorded, RetryScheduled, RunCompleted, RunResumed, RunStarted
+from machine.events import (
+    NEXT_RUN,
+    Entry,
+    FactRecorded,
+    RetryScheduled,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+)
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
 from machine.kernel.state_history import StateHistory, StateStatus
 
@@ -29,6 +38,20 @@ def check_place(entry: Entry, run_id: str | None, status: RunStatus) -> None:
         raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
     if status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
         raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
+
+
+def check_next_input(entry: Entry, event: RunCompleted, next_inputs: Mapping[str, str]) -> None:
+    """Raise `LogError` where a run goes on as another, or does not, other than its states have said.
+
+    `next_inputs` are the inputs that they gave. Only the end of a run that has completed names the next one.
+    """
+    completed = event.status == RunStatus.COMPLETED
+    due = next(iter(next_inputs.values()), None) if completed else None
+    if event.next_input_id != due or (completed and len(next_inputs) > 1):
+        text = "the run goes on as another with an input that none of its states gave it"
+        raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
+    if NEXT_RUN in entry.info and due is None:
+        raise LogError(entry.seq, "the end names a next run and no input of it", code=Code.LOG_BAD_EVENT)
 
 
 def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) -> StateHistory:

@@ -24,9 +24,10 @@ from machine.stores.base import MAX_ARTIFACT_BYTES, Message
 
 FORMAT: Final = "machine-bundle"
 _PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS = 1, 2, 3, 4, 5
-VERSIONS: Final = (_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS)
+_GOES_ON, READABLE_GOES_ON = 6, 7
+VERSIONS: Final = (_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS, _GOES_ON, READABLE_GOES_ON)
 """The versions that can be read. What an older program cannot read has one of its own, so that it says so: bundles
-with secrets, and runs in which a handler has waited, in either form."""
+with secrets, and in either form runs in which a handler has waited, and runs that go on as another."""
 
 MAX_JSON: Final = 1024 * 1024
 """The most bytes of an artifact that is written as JSON; a larger one is text, to bound what is decoded."""
@@ -60,8 +61,8 @@ _PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, t
 class Header:
     """The first line: the run's id and the canonical bytes of its plan and, if present, its provenance.
 
-    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them. `waits` is true
-    when a handler of the run has waited.
+    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them. `goes_on` is true
+    when the run goes on as another, `waits` then too, and when a handler of the run has waited.
     """
 
     run_id: str
@@ -69,6 +70,7 @@ class Header:
     provenance: bytes | None
     secrets: bytes | None = None
     waits: bool = False
+    goes_on: bool = False
 
 
 # -- encode --------------------------------------------------------------------------------------------------
@@ -88,6 +90,7 @@ def header_line(header: Header) -> bytes:
     built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
     lock = b"" if header.secrets is None else b',"secrets":%b' % header.secrets
     version = _WAITS if header.waits else _PLAIN if header.secrets is None else _WITH_SECRETS
+    version = _GOES_ON if header.goes_on else version
     return _summed(
         b'%b%d},"hash":"blake3","plan":%b,%b"run_id":"%b"%b'
         % (_START, version, header.plan, built, header.run_id.encode(), lock)
@@ -135,7 +138,7 @@ def message_line(message: Message) -> bytes:
 
 
 def end_line(*, artifacts: int, chain: bytes, digest: str, events: int, messages: int | None = None) -> bytes:
-    """Return the last line; `messages` is their number in a bundle of a run that waits."""
+    """Return the last line; `messages` is their number in a bundle of a run that waits or goes on."""
     counted = b"" if messages is None else b',"messages":%d' % messages
     return _summed(
         b'{"end":{"artifacts":%d,"chain":"%b","digest":"%b","events":%d%b}'
@@ -159,7 +162,7 @@ def version_of(head: bytes) -> int | None:
 
 def is_readable(version: int | None) -> bool:
     """Return whether bundles of a version are in the form that people review."""
-    return version in {READABLE, READABLE_WAITS}
+    return version in {READABLE, READABLE_WAITS, READABLE_GOES_ON}
 
 
 def check_sum(line: bytes) -> None:
@@ -217,7 +220,9 @@ def parse_header(line: bytes) -> Header:
     if "secrets" in value and not is_lock(lock):
         raise ValueError("what it says of the key of its secrets is not of this version")
     locked = None if lock is None else _encoded(lock)
-    header = Header(run_id, _encoded(value["plan"]), built, locked, waits=version_of(line) == _WAITS)
+    version = version_of(line)
+    later = {"waits": version in {_WAITS, _GOES_ON}, "goes_on": version == _GOES_ON}
+    header = Header(run_id, _encoded(value["plan"]), built, locked, **later)
     _same(line, header_line(header))
     return header
 

@@ -92,7 +92,7 @@ class _Reader:
         last = self.line
         recording = attrs.evolve(self._gathered(header, log), messages=tuple(self.messages))
         self.line = 1
-        if recording.waits != header.waits:
+        if (recording.waits or recording.goes_on, recording.goes_on) != (header.waits, header.goes_on):
             raise self._wrong("its version is not that of this run")
         if recording.ended and self.messages:
             raise self._wrong("there are messages to a run that has ended")

@@ -18,12 +18,13 @@ from machine.config import BuildProvenance
 from machine.engine.fork_prefix import FACTS_FROM_ID, SHARED_PAST_ID
 from machine.engine.recorded_answers import FACTS_EFFECTS, FACTS_FROM
 from machine.errors import BundleError, Code
-from machine.events import INBOX_SEEN, RunCompleted, RunStarted
+from machine.events import INBOX_SEEN, NEXT_RUN, RunCompleted, RunStarted
 from machine.io.recorded_answers_io import ANSWERED_BY
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.linearize import without_suspensions
 from machine.kernel.open_waits import DUE, MESSAGE
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.segments import FIRST_RUN, PREVIOUS_RUN, SEGMENT
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.transactions import EFFECT_KEY
 from machine.plan import Graph, recorded_graph
@@ -31,6 +32,7 @@ from machine.recordings.bundle_line import (
     FORMAT,
     MAX_JSON_LINE,
     READABLE,
+    READABLE_GOES_ON,
     READABLE_WAITS,
     is_readable,
     version_of,
@@ -61,6 +63,10 @@ _LEFT_OUT: Final = frozenset(
         DUE,
         INBOX_SEEN,
         MESSAGE,
+        NEXT_RUN,
+        PREVIOUS_RUN,
+        FIRST_RUN,
+        SEGMENT,
     }
 )
 """Informational fields that differ in each recording and that no replay needs."""
@@ -115,7 +121,7 @@ def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
         raise _unfit(recording, "it has not ended, and has been sent messages that this version cannot hold")
     yield canonical.encode(
         {
-            "bundle": {"format": FORMAT, "version": READABLE_WAITS if recording.waits else READABLE},
+            "bundle": {"format": FORMAT, "version": _version(recording)},
             "hash": "blake3",
             "run_id": recording.run_id,
             **header,
@@ -126,6 +132,12 @@ def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
     graph = recorded_graph(recording.artifacts[recording.plan_id][1])
     for block in _in_lanes(_blocks(recording), graph):
         yield from _block_lines(block.name, block.content)
+
+
+def _version(recording: Recording) -> int:
+    if recording.goes_on:
+        return READABLE_GOES_ON
+    return READABLE_WAITS if recording.waits else READABLE
 
 
 def _opening(recording: Recording) -> Iterator[tuple[str, Any]]:

@@ -193,6 +193,10 @@ class ReplayLog(DivergentCalls):
             else:
                 await self._match(event, body)
 
+    async def end(self, event: RunCompleted, payloads: Payloads | None = None) -> None:
+        """Compare the end of the run with the recording: the run that continues it is no part of that."""
+        await self.emit([event], payloads)
+
     async def durable(self, seq: int | None = None) -> None:
         """Return at once: a replay writes nothing."""
 

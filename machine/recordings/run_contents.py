@@ -64,6 +64,14 @@ class Recording:
         return any(isinstance(entry.event, WaitBegun) for entry in self.entries)
 
     @property
+    def goes_on(self) -> bool:
+        """True when a state of the run said that it goes on as another: the same holds for such a log."""
+        return any(
+            isinstance(entry.event, StateCompleted) and entry.event.next_input_id is not None
+            for entry in self.entries
+        )
+
+    @property
     def ended(self) -> bool:
         """True when nothing can follow the last event."""
         return isinstance(self.entries[-1].event, RunCompleted)
@@ -184,6 +192,8 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
             yield event.request_digest, ArtifactKind.FACT_REQUEST
         case DomainEventRecorded() if event.payload_ref is not None:
             yield event.payload_ref, ArtifactKind.DOMAIN_PAYLOAD
+        case StateCompleted() if event.next_input_id is not None:
+            yield event.next_input_id, ArtifactKind.NEXT_INPUT
         case _:
             return
 

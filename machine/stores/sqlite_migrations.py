@@ -253,6 +253,16 @@ VERSION_4: Final[tuple[str, ...]] = (
 )
 
 
+VERSION_6: Final[tuple[str, ...]] = (
+    # Which run continues which: the first run of the chain and the number in it, and the next run.
+    "ALTER TABLE runs ADD COLUMN first_run_id TEXT",
+    "ALTER TABLE runs ADD COLUMN segment INTEGER",
+    "ALTER TABLE runs ADD COLUMN next_run_id TEXT",
+    # partial: a run that continues none costs nothing here
+    "CREATE INDEX runs_by_chain ON runs (first_run_id, segment) WHERE first_run_id IS NOT NULL",
+)
+
+
 class Added(NamedTuple):
     """The columns of `runs` and the tables, each with its columns, that a version added."""
 
@@ -278,5 +288,6 @@ ADDED: tuple[Added, ...] = (
         ),
     ),
     Added((), (f"schedules ({SCHEDULE_COLUMNS})",)),
+    Added(("first_run_id", "segment", "next_run_id"), ()),
 )
 """The additions of version n + 2 to version n + 1, in `ADDED[n]`: an older file is read as if they were empty."""
