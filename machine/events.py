@@ -25,6 +25,7 @@ STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.A
 CUT_CODES: Final = STOPPED_CODES | {
     str(Code.STATE_TIMEOUT),
     str(Code.RUN_CANCELLED),
+    str(Code.LIMIT_EXCEEDED),
     str(Code.ATTEMPT_SUSPENDED),
 }
 """Error codes of interrupted attempts, as opposed to failed ones."""
@@ -302,13 +303,25 @@ NEXT_RUN: Final = "next_run"
 
 
 @attrs.frozen
+class LimitReached:
+    """The run has used up the limit `name`, of which it used `value`: open attempts are interrupted, and it ends.
+
+    `value` is the exact amount as text.
+    """
+
+    type: ClassVar[str] = "limit_reached"
+    name: str
+    value: str
+
+
+@attrs.frozen
 class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
     `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `several_next_runs`, `recovery_limit` or `task_left_behind`. `next_input_id` is that of the state that said how
-    the run goes on. The info of the event then holds the id of the `next_run`, whose first event is in the same
-    transaction; without it the run goes on nowhere, as that of a dry run or a golden.
+    `several_next_runs`, `recovery_limit`, `limit_exceeded` or `task_left_behind`. `next_input_id` is that of the
+    state that said how the run goes on. The info of the event then holds the id of the `next_run`, whose first
+    event is in the same transaction; without it the run goes on nowhere, as that of a dry run or a golden.
     """
 
     type: ClassVar[str] = "run_completed"
@@ -354,6 +367,7 @@ KernelEvent: TypeAlias = (
     | WaitBegun
     | RunSuspended
     | RunResumed
+    | LimitReached
     | RunCompleted
 )
 Event: TypeAlias = KernelEvent | DomainEventRecorded

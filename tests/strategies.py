@@ -25,6 +25,7 @@ from machine.events import (
     FactError,
     FactRecorded,
     FactValue,
+    LimitReached,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -131,6 +132,7 @@ EVENTS_BY_KIND = {
     FactRecorded: st.builds(FactRecorded, TEXT, NAMES, HASHES, OUTCOMES, STATE_IDS, SMALL, st.none() | SMALL),
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
     WaitBegun: st.builds(WaitBegun, TEXT, NAMES, HASHES, STATE_IDS, SMALL),
+    LimitReached: st.builds(LimitReached, NAMES, TEXT),
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
     RunSuspended: st.builds(
         RunSuspended,

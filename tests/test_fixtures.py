@@ -154,10 +154,10 @@ def test_a_run_of_format_1_replays_identical(recorded):
         *(
             (NEXT_RUN_1 / name, "next-run-1", digest, "completed")
             for name, digest in (
-                ("first.run", "c6d1e86213f777edc53e4f2e9c830303b86912e7fcd00c9a1e604b054fe361a1"),
-                ("reviewed.run", "cb7e6d4efe3654d577975502fd85ce41e53f5290cccbed5a71ca54e38501800f"),
-                ("last.run", "3f6fbb579cb8be9cc9e0304debd6c7b7cbaccf17ffacf22369add7047e0b8434"),
-                ("concurrent.run", "bcc851d9c1093bb7b35559cd55cdd46081aff6dab869609596cc6dfeeb98d02f"),
+                ("first.run", "5ced927f00ffec5e55095f8048854ab8d629719a3a2f6e68980e3ca9d1a9886d"),
+                ("reviewed.run", "e9b6b2e4f67b7f7711d24b86c23717d407ea35445a15c1292990be6fbe034077"),
+                ("last.run", "0fdb043a2207f0265dd4295a04a096362a4366898e551e0ba67fdfb5e08ac05c"),
+                ("concurrent.run", "45e0fa2db85cbccd3f7cd98e6ffeedf81db73ee1abc4a48aab2afa877b0e4783"),
             )
         ),
     ],

@@ -12,6 +12,7 @@ import attrs
 from machine.config import Durability, RunManifest
 from machine.engine import run_reader
 from machine.engine.children import tell_parent
+from machine.engine.controls_of_run import controls_of
 from machine.engine.drive_child import Ways, children_of_run
 from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
@@ -251,6 +252,7 @@ async def _driven(
                 earlier=earlier_of(watched.second, store, log),
                 goes_on=patience.goes_on,
                 check=checks,
+                controls=controls_of(config, log, keeper.control, watched.provided),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             before = history.head_seq

@@ -6,7 +6,6 @@ chooses the next step; `io` determines what a handler receives from the outside 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
@@ -23,13 +22,14 @@ from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
-from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Opening, Second, TimedOut
+from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Info, Opening, Second, TimedOut
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.in_process_waits import answered_or
 from machine.engine.leftover_tasks import Leftovers
 from machine.engine.new_run import begin, going_on
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
+from machine.engine.retry_delay import wait_for_retry
 from machine.engine.stop_signal import Control
 from machine.errors import ErrorInfo, StateError
 from machine.events import (
@@ -50,6 +50,7 @@ from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
+from machine.io.run_controls import RunControls
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import decide
@@ -60,6 +61,7 @@ from machine.kernel.decisions import (
     Done,
     EnterState,
     LoseSecrets,
+    ReachLimit,
     RecoverOrphan,
     ResumeRun,
     ScheduleRetry,
@@ -114,6 +116,8 @@ class Run:
     """Returns the recorded part of an attempt that was suspended, in a live run."""
     children: Family | None = None
     """The child runs, None where none can be begun."""
+    controls: RunControls | None = None
+    """The controls that every call of a live run passes before it is made."""
     careful: int = 0
     """The number of attempts before which the run waits for the disk, so that one that kills the process is
     recorded."""
@@ -149,6 +153,7 @@ class Run:
             self.requests,
             self.clients,
             self.children,
+            self.controls,
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
@@ -167,8 +172,8 @@ class Run:
                 await self.check(self)
             await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
         self.refuse_if_aborted()
-        if self.control.cancelling:
-            await self._decisions()  # the rest of a cancelled run, which waits for nothing
+        if self.control.ending:
+            await self._decisions()  # the rest of a run that ends early, which waits for nothing
         await self.log.durable()
         if self.control.stopped is not None and not self.log.history.final:
             raise self.control.stopped
@@ -180,7 +185,7 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        without = dict.fromkeys(("opening", "snapshot", "second", "check", "children"))
+        without = dict.fromkeys(("opening", "snapshot", "second", "check", "children", "controls"))
         return attrs.evolve(self, **{"live": False, **without, **changes})
 
     async def _decisions(self) -> None:
@@ -202,6 +207,8 @@ class Run:
             cancel=said.cancel,
             failed=said.failed or self._overlooked,
             limited=said.limited,
+            reached=said.reached,
+            wall_ms=said.wall_ms,
             secrets_lost=said.secrets_lost,
             woken=self._woken(),
             schedule=self.schedule,
@@ -231,6 +238,9 @@ class Run:
                 self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
             case RecoverOrphan(state_id):
                 await self._emit(StateFailed(state_id, orphaned(state_id)))
+            case ReachLimit(reached):
+                await self._emit(reached)
+                self.control.limit()
             case SkipState(state_id, reason):
                 await self._emit(StateSkipped(state_id, reason))
             case ScheduleRetry(state_id, attempt, delay_ms):
@@ -266,20 +276,13 @@ class Run:
     @property
     def waits(self) -> bool:
         """True while a handler waits for external input whose attempt is put away."""
-        waits, open_attempts = self.log.history.open_waits.by_key, self.log.history.open
-        return (
-            bool(waits)
-            and self.live
-            and any(wait.begun.state_id not in open_attempts for wait in waits.values())
-        )
+        return self.live and self.log.history.open_waits.any_beyond(self.log.history.open)
 
     def delivered(self) -> bool:
         """Record the answers to such waits that have come by now, and say whether there were any."""
         return self.log.deliver() > 0
 
-    async def _emit(
-        self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
-    ) -> None:
+    async def _emit(self, event: Event, payloads: Payloads | None = None, info: Info = None) -> None:
         await self.log.emit([event], payloads, info)
 
     def _base(self, state_id: str, snapshot_id: str) -> Snapshot:
@@ -293,12 +296,7 @@ class Run:
     async def enter(self, decision: EnterState) -> None:
         """Run one attempt of a state, from its `state_entered` to the event that ends it."""
         if self.live and decision.delay_ms:
-            waited = time.time_ns() // 1_000_000 - decision.since_ms
-            left = min(decision.delay_ms, decision.delay_ms - waited) / 1000
-            if left > 0:
-                await self.log.durable()
-                self.reporter.waiting(decision.state_id, left)
-                await anyio.sleep(left)
+            await wait_for_retry(decision, self.log, self.reporter)
         if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
@@ -315,24 +313,27 @@ class Run:
                 self.refuse_if_aborted()
                 differs = await self.second.differs(self, decision, ending, payloads)
                 if differs is not None:
-                    ending, payloads, info = (
-                        StateFailed(state.id, self.secrets.attempt().error(differs)),
-                        Payloads(),
-                        None,
-                    )
+                    failed = StateFailed(state.id, self.secrets.attempt().error(differs))
+                    ending, payloads, info = failed, Payloads(), None
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
             self.refuse_if_aborted()
             if self.live:  # a replay must not interrupt an attempt that was not interrupted in the recording
-                error = interrupted(state.id, cancelled=self.control.cancelling)
-                await self._emit(StateFailed(state.id, error), info=behind(exc, self.secrets.attempt()))
+                info = behind(exc, self.secrets.attempt())
+                await self._emit(StateFailed(state.id, self._interrupted(state.id)), info=info)
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
         if earlier is not None and (changed := earlier.changed()) is not None:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
+        if self.live and self.log.history.usage.reached is not None:  # whatever its handler made of it
+            ending, payloads, info = StateFailed(state.id, self._interrupted(state.id)), Payloads(), None
         await self.log.emit([ending], payloads, info)
         await self._end_children(ending=False)
         if self._bounded and self.schedule is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
+
+    def _interrupted(self, state_id: str) -> ErrorInfo:
+        limited = self.log.history.usage.reached is not None
+        return interrupted(state_id, cancelled=self.control.cancelling, limited=limited)
 
     def _goes_on(self, decision: EnterState) -> bool:
         """Say whether an attempt was suspended and goes on."""
@@ -349,9 +350,8 @@ class Run:
     async def _boundary(self) -> None:
         """Wait for the disk."""
         if self._bounded and self.concurrency > 1:
-            await (
-                checkpoint()
-            )  # events that other attempts are about to write go to the disk in the same commit
+            # events that other attempts are about to write go to the disk in the same commit
+            await checkpoint()
         await self.log.durable()
 
     async def _tried(

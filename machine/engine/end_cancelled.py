@@ -35,9 +35,9 @@ async def end_cancelled(store: Store, run_id: str) -> History:
             match close_open_attempts(history):
                 case RecoverOrphan(state_id):
                     await log.emit([StateFailed(state_id, orphaned(state_id))])
-                case CompleteRun(status, final_snapshot_id):
+                case CompleteRun(status, final_snapshot_id, error):
                     await end_children(store, history, log.load, end_cancelled)
-                    await log.emit([RunCompleted(status.value, final_snapshot_id)])
+                    await log.emit([RunCompleted(status.value, final_snapshot_id, error)])
                 case _:
                     break
         log.close()

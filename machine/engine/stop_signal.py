@@ -16,6 +16,8 @@ class Control:
     def __init__(self) -> None:
         self.cancelling = False
         """True once the run was asked to end cancelled."""
+        self.limited = False
+        """True once the run has used up a limit."""
         self.failure: BaseException | None = None
         """The reason why the run may not continue at all, None while it may."""
         self.stopped: BaseException | None = None
@@ -28,6 +30,16 @@ class Control:
         """Interrupt all attempts; the run ends cancelled."""
         self.cancelling = True
         self._wake()
+
+    def limit(self) -> None:
+        """Interrupt all attempts; the run has used up a limit, and ends."""
+        self.limited = True
+        self._wake()
+
+    @property
+    def ending(self) -> bool:
+        """True once the run is to end, by a cancel or because it has used up a limit."""
+        return self.cancelling or self.limited
 
     def fail(self, reason: BaseException) -> None:
         """Interrupt all attempts and write nothing more: `reason` is raised out of the run."""
@@ -47,7 +59,7 @@ class Control:
             # asyncio's loop uses one method name, trio's token the other
             self._soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
             try:
-                if self.cancelling or self.failure is not None or self.stopped is not None:
+                if self.ending or self.failure is not None or self.stopped is not None:
                     self.scope.cancel()
                 yield
             finally:

@@ -10,6 +10,7 @@ from typing import Final
 
 from machine.config import RunConfig
 from machine.errors import ErrorInfo, RunError
+from machine.events import LimitReached
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import (
     ChangePlan,
@@ -18,7 +19,9 @@ from machine.kernel.decisions import (
     Done,
     EnterState,
     LoseSecrets,
+    ReachLimit,
     ResumeRun,
+    ScheduleRetry,
     StartRun,
 )
 from machine.kernel.history import History
@@ -27,6 +30,8 @@ from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_d
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
+from machine.kernel.usage import limit_of_attempt
+from machine.limits import NO_LIMITS
 from machine.plan import Graph
 from machine.waits import HandlerWait
 
@@ -41,6 +46,8 @@ def decide(
     cancel: bool = False,
     failed: ErrorInfo | None = None,
     limited: bool = True,
+    reached: LimitReached | None = None,
+    wall_ms: int = 0,
     secrets_lost: bool = False,
     woken: AbstractSet[str] = frozenset(),
     schedule: Schedule | None = None,
@@ -49,7 +56,8 @@ def decide(
 
     `failed` says why the run cannot continue, for a reason other than a failed attempt: the run then ends once no
     attempt is open. `secrets_lost` is true when the driver cannot open the true values of some facts. `limited` is
-    false when limits are ignored: a replay does what the recording did. `woken` are suspended states that go on
+    false when limits are ignored: a replay does what the recording did, and `reached` is the limit that it reached
+    here. `wall_ms` is the time in which attempts have been open. `woken` are suspended states that go on
     without an answer, because the driver can do what they wait for. A run with concurrent states needs a
     `schedule`. Takes constant time, whatever the number of states, unless the plan has changed during the run.
     """
@@ -57,6 +65,8 @@ def decide(
         return StartRun()
     busy: AbstractSet[str] = schedule.busy if schedule is not None else frozenset()
     if history.final or cancel or (history.open and history.open.keys() - busy):
+        return close_open_attempts(history, busy)
+    if history.usage.reached is not None:
         return close_open_attempts(history, busy)
     if history.cancelling and (schedule is None or not schedule.preferred(history)):
         return close_open_attempts(history, busy)
@@ -75,8 +85,29 @@ def decide(
         return LoseSecrets(history.status is RunStatus.SUSPENDED)
     if history.status is RunStatus.SUSPENDED:
         return ResumeRun()
+    if reached is not None:
+        return ReachLimit(reached)
+    decision = _next_step(plan, config, history, limited=limited, woken=woken, schedule=schedule)
+    if limited and config.limits is not NO_LIMITS and isinstance(decision, EnterState | ScheduleRetry):
+        known = history.states.get(decision.state_id)
+        goes_on = known is not None and decision.attempt < known.attempts
+        reached = limit_of_attempt(config, history.usage, wall_ms, first=known is None, goes_on=goes_on)
+    return decision if reached is None else ReachLimit(reached)
+
+
+def _next_step(
+    plan: Graph,
+    config: RunConfig,
+    history: History,
+    *,
+    limited: bool,
+    woken: AbstractSet[str],
+    schedule: Schedule | None,
+) -> Decision:
+    """Return the next step of a run that goes on, whatever it has used so far."""
     if schedule is not None:
         return schedule.next(plan, config, history, limited=limited, woken=woken)
+    assert history.checkpoint is not None
     if len(history.settled) >= len(plan.order):
         return completed(plan, history, history.checkpoint)
     state_id = _next(plan, history)

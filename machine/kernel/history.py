@@ -7,7 +7,7 @@ entries give a `History` or a `LogError`. Folding a `History` further in place e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 from blake3 import blake3
@@ -21,6 +21,7 @@ from machine.events import (
     Event,
     FactRecorded,
     FactValue,
+    LimitReached,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -40,8 +41,10 @@ from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.transactions import Transactions
+from machine.kernel.usage import Usage
 from machine.waits import Wait
 
+_Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
 
@@ -76,6 +79,7 @@ class History:
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
     published: Published = attrs.field(factory=Published)
+    usage: Usage = attrs.field(factory=Usage)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
     """The waits of handlers that are not over, by key."""
@@ -163,6 +167,7 @@ class History:
         state = self.states.get(state_id)
         if state is None:
             state = self.states[state_id] = StateHistory(StateStatus.OPEN)
+            self.usage.states += 1
         elif state.status.settled:
             raise LogError(
                 seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
@@ -172,11 +177,8 @@ class History:
         goes_on = state.status is StateStatus.SUSPENDED and not state.anew
         number = state.attempts - goes_on
         if event.attempt != number:
-            raise LogError(
-                seq,
-                f"attempt {event.attempt} of {state_id} begins where {number} is due",
-                code=Code.LOG_ATTEMPT_NUMBER,
-            )
+            text = f"attempt {event.attempt} of {state_id} begins where {number} is due"
+            raise LogError(seq, text, code=Code.LOG_ATTEMPT_NUMBER)
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
         due = self.checkpoint if self.max_concurrency is None else state.base_snapshot_id
         if due is not None and due != base:
@@ -187,6 +189,7 @@ class History:
             state.status = StateStatus.OPEN
             state.failed = attrs.evolve(state.failed, retry_delay_ms=None, retry_ts_millis=None)
             self.stopped.pop(state_id, None)
+        self.usage.attempts += not goes_on
         state.attempts = number + 1
         state.base_snapshot_id = base
         self.open[state_id] = OpenAttempt(state_id, event.attempt, base, seq)
@@ -195,12 +198,12 @@ class History:
     def _close(self, seq: int, kind: str, state_id: str) -> OpenAttempt:
         opened = self.open.pop(state_id, None)
         if opened is None:
-            text = f"{kind} of {state_id}, which has no open attempt"
-            raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
+            raise LogError(seq, f"{kind} of {state_id}, which is not open", code=Code.LOG_NO_OPEN_ATTEMPT)
         return opened
 
     def _settle(self, entry: Entry, event: StateCompleted) -> None:
         self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
@@ -217,6 +220,7 @@ class History:
     def _fail(self, entry: Entry, event: StateFailed) -> bool:
         """Close an attempt; return True for one that is suspended, which has neither failed nor ended."""
         opened = self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         if event.suspended:
             self.open_waits.check_suspended(entry.seq, event.state_id, opened.attempt)
@@ -246,9 +250,7 @@ class History:
             state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
         )
 
-    def _within(
-        self, entry: Entry, event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
-    ) -> None:
+    def _within(self, entry: Entry, event: _Within) -> None:
         attempt = self.open.get(event.state_id)
         if attempt is None or attempt.attempt != event.attempt:
             raise LogError(
@@ -284,6 +286,7 @@ class History:
         self.ignored.note(event, entry.info)
         self.transactions.note(event, entry.info)
         self.published.note(event, entry.info)
+        self.usage.count_fact(entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -302,11 +305,8 @@ class History:
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
         if twice or (fact is not None and fact.outcome.final and event.key not in self.sealed.lost):
-            raise LogError(
-                seq,
-                f"the effect {event.key!r} was intended or has happened already",
-                code=Code.LOG_DUPLICATE_FACT,
-            )
+            text = f"the effect {event.key!r} was intended or has happened already"
+            raise LogError(seq, text, code=Code.LOG_DUPLICATE_FACT)
         self.uncertain[event.key] = event
         self.transactions.intend(event, entry.info)
         state = self.states[event.state_id]
@@ -386,6 +386,7 @@ class History:
         DomainEventRecorded: _within,
         RunSuspended: _suspend,
         RunResumed: _resume,
+        LimitReached: lambda history, entry, event: history.usage.reach(entry, event),
         RunCompleted: _complete,
     }
 

@@ -91,12 +91,14 @@ def retry_decision(
 
 
 def fork_point(history: History) -> int | None:
-    """Return the last event that a fork shares to retry the failed state, or None when no state failed.
+    """Return the last event that a fork shares to retry the failed state or to go on past a limit, else None.
 
     An attempt is open at that event, and all effects of its state lie before it: the fork makes the attempt again
     on the recorded facts. When a call is what failed and the state has no effects, nothing of the state is shared,
     so its calls are made again too.
     """
+    if history.status is RunStatus.LIMIT_EXCEEDED:
+        return history.usage.reached_seq - 1  # with a larger limit
     if history.status is not RunStatus.FAILED:
         return None
     if history.error is not None and history.error.code == Code.RECOVERY_LIMIT:

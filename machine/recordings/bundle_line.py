@@ -19,16 +19,11 @@ from machine import canonical, codec
 from machine.errors import CanonicalError, CodecError, IdError
 from machine.events import Artifact, Entry
 from machine.ids import RunId
+from machine.recordings.bundle_version import Needs, needs_of_version, version_for
 from machine.secrets.bundle_key import is_lock
 from machine.stores.base import MAX_ARTIFACT_BYTES, Message
 
 FORMAT: Final = "machine-bundle"
-_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS = 1, 2, 3, 4, 5
-_GOES_ON, READABLE_GOES_ON = 6, 7
-VERSIONS: Final = (_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS, _GOES_ON, READABLE_GOES_ON)
-"""The versions that can be read. What an older program cannot read has one of its own, so that it says so: bundles
-with secrets, and in either form runs in which a handler has waited, and runs that go on as another."""
-
 MAX_JSON: Final = 1024 * 1024
 """The most bytes of an artifact that is written as JSON; a larger one is text, to bound what is decoded."""
 
@@ -61,16 +56,15 @@ _PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, t
 class Header:
     """The first line: the run's id and the canonical bytes of its plan and, if present, its provenance.
 
-    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them. `goes_on` is true
-    when the run goes on as another, `waits` then too, and when a handler of the run has waited.
+    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them. `needs` says what
+    a program must know to judge the run.
     """
 
     run_id: str
     plan: bytes
     provenance: bytes | None
     secrets: bytes | None = None
-    waits: bool = False
-    goes_on: bool = False
+    needs: Needs = Needs.BASICS
 
 
 # -- encode --------------------------------------------------------------------------------------------------
@@ -89,8 +83,7 @@ def header_line(header: Header) -> bytes:
     """Return the header as a line; like all these functions, without a line end."""
     built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
     lock = b"" if header.secrets is None else b',"secrets":%b' % header.secrets
-    version = _WAITS if header.waits else _PLAIN if header.secrets is None else _WITH_SECRETS
-    version = _GOES_ON if header.goes_on else version
+    version = version_for(header.needs, secrets=header.secrets is not None)
     return _summed(
         b'%b%d},"hash":"blake3","plan":%b,%b"run_id":"%b"%b'
         % (_START, version, header.plan, built, header.run_id.encode(), lock)
@@ -138,7 +131,7 @@ def message_line(message: Message) -> bytes:
 
 
 def end_line(*, artifacts: int, chain: bytes, digest: str, events: int, messages: int | None = None) -> bytes:
-    """Return the last line; `messages` is their number in a bundle of a run that waits or goes on."""
+    """Return the last line; `messages` is their number in a bundle of a run that waits."""
     counted = b"" if messages is None else b',"messages":%d' % messages
     return _summed(
         b'{"end":{"artifacts":%d,"chain":"%b","digest":"%b","events":%d%b}'
@@ -158,11 +151,6 @@ def version_of(head: bytes) -> int | None:
     """Return the version given at the beginning of a first line, or None."""
     found = _VERSION.match(head)
     return None if found is None else int(found[1])
-
-
-def is_readable(version: int | None) -> bool:
-    """Return whether bundles of a version are in the form that people review."""
-    return version in {READABLE, READABLE_WAITS, READABLE_GOES_ON}
 
 
 def check_sum(line: bytes) -> None:
@@ -220,9 +208,7 @@ def parse_header(line: bytes) -> Header:
     if "secrets" in value and not is_lock(lock):
         raise ValueError("what it says of the key of its secrets is not of this version")
     locked = None if lock is None else _encoded(lock)
-    version = version_of(line)
-    later = {"waits": version in {_WAITS, _GOES_ON}, "goes_on": version == _GOES_ON}
-    header = Header(run_id, _encoded(value["plan"]), built, locked, **later)
+    header = Header(run_id, _encoded(value["plan"]), built, locked, needs_of_version(version_of(line)))
     _same(line, header_line(header))
     return header
 

@@ -72,8 +72,7 @@ def _header_of(recording: Recording) -> form.Header:
         _json_of(recording, recording.plan_id),
         None if built is None else _json_of(recording, built),
         None if recording.lock is None else canonical.encode(recording.lock),
-        recording.waits or recording.goes_on,
-        recording.goes_on,
+        recording.needs,
     )
 
 
@@ -100,7 +99,7 @@ def end_of(recording: Recording) -> bytes:
         chain=recording.chain,
         digest=recording.digest,
         events=len(recording.log),
-        messages=len(recording.messages) if recording.waits or recording.goes_on else None,
+        messages=len(recording.messages) if recording.waits else None,
     )
 
 

@@ -27,16 +27,14 @@ from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAY
 from machine.kernel.segments import FIRST_RUN, PREVIOUS_RUN, SEGMENT
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.transactions import EFFECT_KEY
+from machine.kernel.usage import WALL_MS
 from machine.plan import Graph, recorded_graph
 from machine.recordings.bundle_line import (
     FORMAT,
     MAX_JSON_LINE,
-    READABLE,
-    READABLE_GOES_ON,
-    READABLE_WAITS,
-    is_readable,
     version_of,
 )
+from machine.recordings.bundle_version import READABLE, is_readable, version_for
 from machine.recordings.readable_events import RUN, Block, Course
 from machine.recordings.readable_json import lines_of
 from machine.recordings.run_contents import Recording
@@ -67,6 +65,7 @@ _LEFT_OUT: Final = frozenset(
         PREVIOUS_RUN,
         FIRST_RUN,
         SEGMENT,
+        WALL_MS,
     }
 )
 """Informational fields that differ in each recording and that no replay needs."""
@@ -121,7 +120,7 @@ def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
         raise _unfit(recording, "it has not ended, and has been sent messages that this version cannot hold")
     yield canonical.encode(
         {
-            "bundle": {"format": FORMAT, "version": _version(recording)},
+            "bundle": {"format": FORMAT, "version": version_for(recording.needs, readable=True)},
             "hash": "blake3",
             "run_id": recording.run_id,
             **header,
@@ -132,12 +131,6 @@ def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
     graph = recorded_graph(recording.artifacts[recording.plan_id][1])
     for block in _in_lanes(_blocks(recording), graph):
         yield from _block_lines(block.name, block.content)
-
-
-def _version(recording: Recording) -> int:
-    if recording.goes_on:
-        return READABLE_GOES_ON
-    return READABLE_WAITS if recording.waits else READABLE
 
 
 def _opening(recording: Recording) -> Iterator[tuple[str, Any]]:

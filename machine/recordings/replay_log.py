@@ -23,6 +23,7 @@ from machine.events import (
     Entry,
     Event,
     FactRecorded,
+    LimitReached,
     RunCompleted,
     RunSuspended,
     StateCompleted,
@@ -103,6 +104,8 @@ class ReplayLog(DivergentCalls):
             event = self._next()
         if type(event) is StateEntered:  # the most common, before which nothing was asked
             return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
+        if type(event) is LimitReached:
+            return Outside(graph, False, limited=False, reached=event)  # noqa: FBT003 - no cancellation
         said = asked(event)
         if said.plan_id:
             graph = self._graphs.get(said.plan_id, graph)
@@ -294,9 +297,8 @@ class ReplayLog(DivergentCalls):
     def stall_seconds(self) -> float:
         """Return for how many seconds a handler that races tasks may make no progress."""
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
-        if (
-            self._attempt.begins
-        ):  # how long it waited for external input says nothing, nor how long it took to go on
+        # how long it waited for external input says nothing, nor how long it took to go on
+        if self._attempt.begins:
             span -= put_away_ms(self._recorded[self._begin : self._end + 1])
         return STALL_SECONDS + max(span, 0) / 1000
 

@@ -32,7 +32,7 @@ def test_a_golden_is_one_segment_of_a_run_that_would_go_on_for_ever(pytester, mo
     suite.write("test_loop.py", TEST)
     assert "1 passed" in said(suite.run("--golden=record-missing"))
     text = suite.golden("test_loop").read_text()
-    assert '"version":7' in text
+    assert '"version":9' in text
     assert not [word for word in ("next_input_id", "previous_run", "first_run", '"segment"') if word in text]
     assert "1 identical" in said(suite.run())
     suite.change("+ 1}", "+ 2}", "loop.py")
