@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import attrs
 
@@ -15,22 +15,21 @@ from machine.engine.children import tell_parent
 from machine.engine.controls_of_run import controls_of
 from machine.engine.drive_child import Ways, children_of_run
 from machine.engine.driver import Run
-from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
+from machine.engine.driver_protocols import Opening, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
-from machine.engine.in_process_waits import Patience, Waiting
+from machine.engine.in_process_waits import Patience, report_unused
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.moved_runs import refuse_moved
 from machine.engine.next_run import NextRun
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.recorded_answers import RecordedAnswers
-from machine.engine.reporter import Reporter
-from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of
+from machine.engine.run_keeper import Keeper, keeper_of
 from machine.engine.run_result import RunResult, result_of
 from machine.engine.suspended_attempts import check_suspended
 from machine.engine.transports import opened
-from machine.engine.transports_and_catalogue import Provided
+from machine.engine.watched import Changes, Watched
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.kernel.history import History
@@ -38,9 +37,7 @@ from machine.plan import Graph
 from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import ZERO_CHAIN, Store
-from machine.waits import (
-    EffectWait,
-)
+from machine.waits import EffectWait
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
@@ -49,33 +46,6 @@ further."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
-
-
-@attrs.frozen
-class Watched:
-    """The caller's part of a run: what the plan and the caller provide, an observer, the time of its lease."""
-
-    provided: Provided
-    reporter: Reporter
-    second: SecondOf | None
-    lease_ms: int = int(LEASE_SECONDS * 1000)
-    waiting: Waiting = attrs.field(factory=Waiting)
-    is_child: bool = False
-    """True where the driver of its parent drives a run."""
-    begin_next: bool = True
-    """True when a run that goes on as another begins it, and its driver drives that on."""
-
-    def for_child(self, provided: Provided, reporter: Reporter) -> Watched:
-        """Return the caller's part of a child run."""
-        waiting = attrs.evolve(self.waiting, seconds=0)
-        return Watched(provided, reporter, self.second, self.lease_ms, waiting, is_child=True)
-
-
-class Changes(NamedTuple):
-    """The changes since a run was begun that its driver allows: of the plan, of the code of suspended attempts."""
-
-    of_plan: bool = False
-    of_code: bool = False
 
 
 async def resumed(graph: Graph, store: Store, run_id: str, watched: Watched, changes: Changes) -> RunResult:
@@ -224,7 +194,7 @@ async def _driven(
             children = children_of_run(store, keeper, config, watched, ways)
             checks, may_go_on = None, log.goes_on or waiting.here or bool(children.woken(history))
             patience = Patience(waiting, log, children.woken)
-            if changes is not None and watched.second is not None and may_go_on:
+            if changes is not None and watched.second is not None and (may_go_on or changes.of_code):
                 checks = functools.partial(
                     check_suspended,
                     log=log,
@@ -252,13 +222,15 @@ async def _driven(
                 earlier=earlier_of(watched.second, store, log),
                 goes_on=patience.goes_on,
                 check=checks,
-                controls=controls_of(config, log, keeper.control, watched.provided),
+                controls=controls_of(config, log, keeper.control, watched.provided.spending, watched.policy),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             before = history.head_seq
             await driven.drive()
             if history.head_seq == before:  # whatever it was due for, it cannot continue
                 log.set_aside()
+            if following.keeper is None and not watched.is_child:
+                report_unused(waiting, history, log.load, watched.reporter)
         finally:
             log.close()
     if history.final and opening is None and following.keeper is None and not watched.is_child:

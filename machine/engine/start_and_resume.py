@@ -12,7 +12,7 @@ import attrs
 from machine.catalogue import Catalogue
 from machine.config import RunConfig, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
-from machine.engine.drive_run import Changes, Watched, drive, resumed
+from machine.engine.drive_run import drive, resumed
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.in_process_waits import Clock, Waiting
 from machine.engine.invocation import Start
@@ -24,10 +24,12 @@ from machine.engine.run_keeper import LEASE_SECONDS, Keeper, lease_ms_of
 from machine.engine.run_result import RunResult
 from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.transports_and_catalogue import Provided
+from machine.engine.watched import Changes, Watched
 from machine.ids import RunId
 from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.plan import Plan
+from machine.policy import NO_POLICY, Policy
 from machine.stores.base import Store
 
 
@@ -52,6 +54,7 @@ async def run(
     clock: Clock = "wall",
     answers: Mapping[str, Any] | None = None,
     begin_next: bool = True,
+    policy: Policy = NO_POLICY,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end, and so each run that continues it.
@@ -70,7 +73,8 @@ async def run(
     wait, None without limit; then the run is suspended. `clock="skip"` jumps over the times that handlers wait
     for, and `answers` answers their approvals and signals, by key, name of the signal or state id: for tests.
     Without `begin_next` a run that would go on as another (`StateOutcome.next_run`) begins none, and its result has
-    the `next_input`. `second` is what a paranoid run needs; the functions of the package supply it themselves.
+    the `next_input`. `policy` is that of this driver, on top of the run's own in `config`: of two verdicts the
+    stricter one counts. `second` is what a paranoid run needs; the functions of the package supply it themselves.
 
     Returns a `RunResult` whatever its status, of the last run if others continue this one. Raises `PlanError`,
     `CanonicalError`, `UsageError` before anything is written (`run_id_in_use` when there is a run of that id),
@@ -89,6 +93,7 @@ async def run(
         second,
         lease_ms_of(lease),
         Waiting.of(wait, clock, answers, config.secrets),
+        policy,
         begin_next=begin_next,
     )
     params = {} if input is None else input
@@ -135,6 +140,7 @@ async def resume(
     clock: Clock = "wall",
     answers: Mapping[str, Any] | None = None,
     begin_next: bool = True,
+    policy: Policy = NO_POLICY,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
@@ -145,7 +151,8 @@ async def resume(
     plan, where every state that ran still exists and none of them would have to follow one that has not run.
     `transports`, `catalogue`, `lease`, `wait`, `clock`, `answers` and `begin_next` are those of `run`. When no
     process here can check that the last driver is alive, the run is taken over once its lease has expired: this
-    waits as long, and informs the reporter.
+    waits as long, and informs the reporter. `policy` holds on top of the run's own, for this driver: of two
+    verdicts the stricter one counts.
 
     Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and
     `UsageError` (`transport_missing`, `catalogue_missing`, `secret_not_set`), `RunError`
@@ -158,6 +165,7 @@ async def resume(
         second,
         lease_ms_of(lease),
         Waiting.of(wait, clock, answers),
+        policy,
         begin_next=begin_next,
     )
     changes = Changes(allow_plan_change, allow_code_change)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from machine.events import Entry, LimitReached, StateCompleted, WaitBegun
+from machine.events import DomainEventRecorded, Entry, LimitReached, StateCompleted, WaitBegun
 
 
 class Needs(IntEnum):
@@ -16,7 +16,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits and policy."""
+    """Limits and policy, and artifacts that handlers wrote."""
     NEXT_RUN = 3
     """States that say that the run goes on as another."""
 
@@ -39,13 +39,17 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     configured = manifest.get("run_config", {})
     needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached):
+        if isinstance(entry.event, LimitReached) or _is_output(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
             needs = max(needs, Needs.WAITS)
         elif isinstance(entry.event, StateCompleted) and entry.event.next_input_id is not None:
             needs = Needs.NEXT_RUN
     return needs
+
+
+def _is_output(entry: Entry) -> bool:
+    return isinstance(entry.event, DomainEventRecorded) and entry.event.artifact_kind is not None
 
 
 def version_for(needs: Needs, *, readable: bool = False, secrets: bool = False) -> int:

@@ -153,10 +153,6 @@ class ReplayLog(DivergentCalls):
         """Accept what comes before a position of the recording without comparing it."""
         self._consume_to(position)
 
-    def pass_over(self) -> None:
-        """Accept the rest of the recording without comparing it."""
-        self._consume_to(len(self._recorded))
-
     def abort(self) -> BaseException | None:
         """Return the exception that ended the replay, or None: a handler may have suppressed it."""
         if self.divergence is not None:
@@ -242,6 +238,10 @@ class ReplayLog(DivergentCalls):
             self._consume_to(self._turns.let_through_to(body, self._recorded, self._at, self._end))
             if self._attempt.left.get(body) and self._recorded[self._at].body != body:
                 self._stuck(fact)
+
+    def asks(self, key: str) -> str | None:
+        """Return the key of the approval that a policy asked for before the call with a key, None without one."""
+        return self._attempt.asks.get(key)
 
     def begins(self, key: str) -> bool:
         """Say whether the open attempt recorded the beginning of a wait under a key."""

@@ -30,9 +30,9 @@ class ReplayedChildren:
     def __init__(self) -> None:
         self._plans: dict[str, Plan] = {}
 
-    def know(self, key: str, plan: Plan, params: Mapping[str, Any]) -> None:
+    def know(self, key: str, plan: Plan, params: Mapping[str, Any], *, stays: bool) -> None:
         """Note the plan of the child under the key of a wait."""
-        del params
+        del params, stays
         self._plans[key] = plan
 
     async def outcome(self, key: str, run_id: str) -> Mapping[str, Any] | None:
@@ -58,18 +58,22 @@ class ReplayedChildren:
     def recorded(self, history: History, store: Store) -> Iterator[RecordedChild]:
         """Yield the children of a run that was replayed, in the order they were begun.
 
-        Where a crash has left the attempt open that waits for it, a child may not have begun. Raises
-        `NotFoundError` for one that is missing otherwise.
+        Where a crash has left the attempt open that waits for it, a child may not have begun, nor one that was
+        given up and replaced by another. Raises `NotFoundError` for one that is missing otherwise.
         """
-        for key, wait in history.open_waits.children.items():
-            child, fact = wait.child or "", history.facts.get(key)
-            answered = fact is not None and isinstance(fact.outcome, FactValue)
-            if not answered and wait.begun.state_id in history.open and not store.run_exists(child):
+        waits = history.open_waits
+        for child, wait in waits.every_child.items():
+            key = wait.begun.key
+            fact, replaced = history.facts.get(key), waits.children[key].child != child
+            answered = fact is not None and isinstance(fact.outcome, FactValue) and not replaced
+            optional = replaced or (not answered and wait.begun.state_id in history.open)
+            if optional and not store.run_exists(child):
                 continue
-            while (following := _row_of(store, history, child).next_run_id) is not None:
-                yield RecordedChild(child, self._plans[key], None)
-                child = following
-            yield RecordedChild(child, self._plans[key], fact if answered else None)
+            last = child
+            while (following := _row_of(store, history, last).next_run_id) is not None:
+                yield RecordedChild(last, self._plans[key], None)
+                last = following
+            yield RecordedChild(last, self._plans[key], fact if answered else None)
 
 
 def _row_of(store: Store, history: History, child: str) -> RunRow:
