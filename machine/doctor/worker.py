@@ -62,6 +62,7 @@ def _record(job: Mapping[str, Any], loaded: Loaded, telling: _Telling) -> Mappin
             config=config,
             reporter=telling,
             target=loaded.target,
+            begin_next=False,
         )
         export_to(result.run_id, job["record"], store=store)
     return {"run_id": result.run_id, "status": result.status}

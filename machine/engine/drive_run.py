@@ -53,10 +53,8 @@ async def resumed(graph: Graph, store: Store, run_id: str, watched: Watched, cha
     while True:
         run_id = store.last_segment(run_id)
         result = await _resumed_run(graph, store, run_id, watched, changes)
-        if store.last_segment(run_id) in {
-            run_id,
-            result.run_id,
-        }:  # otherwise another driver has ended it just now
+        # any other is one that another driver has begun just now
+        if store.last_segment(run_id) in {run_id, result.run_id}:
             return result
 
 
