@@ -22,6 +22,7 @@ def place_of(log: PastRun) -> dict[str, Any] | None:
     if segment is None and next_input is None:
         return None
     return {
+        "run_id": log.run_id,
         "segment": 1 if segment is None else segment.number,
         "first": log.run_id if segment is None else segment.first_run_id,
         "previous": first.info.get(PREVIOUS_RUN),
@@ -43,5 +44,5 @@ def tell_chain(session: Session, place: dict[str, Any] | None) -> None:
         rows.append(("goes on as", f"{follows}, with {compact(place['next_input'], 66)}"))
     session.out.line()
     session.out.pairs(rows)
-    if place["next"] not in {None, place["last"]}:
+    if place["last"] not in {place["run_id"], place["next"]}:
         session.note("the last segment", session.command("show", place["last"]))

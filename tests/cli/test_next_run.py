@@ -65,6 +65,10 @@ def test_show_names_the_runs_before_and_after(machine, loop):
     assert f"continues   {first}" in text
     assert f'goes on as  {last}, with {{"n": 2, "waits": -1}}' in text
     assert f"machine show {last}" in machine("show", first).err
+    machine("export", first, "-o", "first.run")
+    alone = machine("show", "first.run")
+    assert f"goes on as  {middle}" in alone.out
+    assert "the last segment" not in alone.err + machine("show", middle).err
     assert "next run with" in machine("events", first).out
     assert asked(machine, "run", loop, "--input", '{"n": 9, "waits": -1}')["next_input"] is None
     assert asked(machine, "show", "@last")["chain"] is None
