@@ -97,7 +97,7 @@ class StateCompleted:
 
     `wrote` lists the keys it wrote, in a run with concurrent states, None where nothing else could have written
     meanwhile; `not_taken` lists the states after it that it chose not to continue to, None when it made no choice.
-    `next_input_id` is the artifact of the input with which the run is to go on as another once it has completed.
+    `next_input_id` is the artifact of the input with which the run is to go on as another.
     """
 
     type: ClassVar[str] = "state_completed"
@@ -263,6 +263,15 @@ class WaitBegun:
     attempt: int
 
 
+DRIVER: Final = "driver"
+"""Name in the info of `state_entered` for whoever drives the attempt: HOST:PID, and the name of a worker."""
+
+REASON: Final = "reason"
+"""Name in the info of the `run_completed` of a cancelled run for the reason that was given."""
+
+CANCELLED_BY: Final = "cancelled_by"
+"""Name in the same info for who asked for it."""
+
 INBOX_SEEN: Final = "inbox_seen"
 """Name in the info of `run_suspended` for the number of the last message that was read, as text."""
 
@@ -301,10 +310,6 @@ class RunResumed:
         return self.plan_id is not None or bool(self.secrets_lost) or self.by == CODE_CHANGE
 
 
-NEXT_RUN: Final = "next_run"
-"""Name in the info of `run_completed` for the id of the run that continues it."""
-
-
 @attrs.frozen
 class LimitReached:
     """The run has used up the limit `name`, of which it used `value`: open attempts are interrupted, and it ends.
@@ -322,9 +327,7 @@ class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
     `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `several_next_runs`, `recovery_limit`, `limit_exceeded` or `task_left_behind`. `next_input_id` is that of the
-    state that said how the run goes on. The info of the event then holds the id of the `next_run`, whose first
-    event is in the same transaction; without it the run goes on nowhere, as that of a dry run or a golden.
+    `several_next_runs`, `recovery_limit`, `limit_exceeded`, `task_left_behind`. `next_input_id` is as its state said.
     """
 
     type: ClassVar[str] = "run_completed"

@@ -7,8 +7,8 @@ from typing import Any
 from machine.cli.command_session import Session
 from machine.cli.output import Cell, clean, compact
 from machine.engine.run_reader import PastRun
-from machine.events import NEXT_RUN, RunCompleted
-from machine.kernel.segments import PREVIOUS_RUN, segment_of
+from machine.events import RunCompleted
+from machine.kernel.segments import NEXT_RUN, PREVIOUS_RUN, segment_of
 
 
 def place_of(log: PastRun) -> dict[str, Any] | None:

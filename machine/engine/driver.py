@@ -45,12 +45,13 @@ from machine.events import (
     StateSkipped,
 )
 from machine.exception_to_error_info import interrupted, orphaned, suspended
-from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
+from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.run_controls import RunControls
+from machine.io.settle_barrier import running_tasks
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import decide
@@ -260,10 +261,9 @@ class Run:
             case LoseSecrets(suspended):
                 goes_on = RunResumed("secrets_lost", secrets_lost=True)
                 await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
-            case CompleteRun(status, final_snapshot_id, error, next_id):
+            case CompleteRun(status, final_id, error, next_id):
                 await self._end_children(ending=True)
-                event = RunCompleted(status.value, final_snapshot_id, error, next_id)
-                await self.log.end(event, self._merged())
+                await self.log.end(RunCompleted(status.value, final_id, error, next_id), self._merged())
 
     def _merged(self) -> Payloads | None:
         """Return the new nodes of the merged contexts of concurrent states, None in sequential mode."""

@@ -23,12 +23,13 @@ from machine.engine.provenance import provenance
 from machine.engine.run_keeper import Keeper
 from machine.engine.sleep_timers import TIMER
 from machine.envelope import chain_next, seal
-from machine.events import NEXT_RUN, ArtifactKind, Entry, RunCompleted, RunStarted
+from machine.events import ArtifactKind, Entry, RunCompleted, RunStarted
 from machine.io.attempt_scope import Payloads
 from machine.io.child_runs import child_id
-from machine.kernel.segments import FIRST_RUN, PREVIOUS_RUN, SEGMENT, segment_of
+from machine.kernel.segments import FIRST_RUN, NEXT_RUN, PREVIOUS_RUN, SEGMENT, segment_of
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.wait_answers import ANSWER, CHILD_ENDED
+from machine.labels import labels_kept
 from machine.plan import Graph
 from machine.stores.base import ZERO_CHAIN, Beginning, Message, Store, StoredEvent
 
@@ -124,7 +125,6 @@ class NextRun:
         chain, number = segment_of(first.info) or (self.run_id, 1)
         place = {PREVIOUS_RUN: self.run_id, FIRST_RUN: chain, SEGMENT: str(number + 1)}
         parent = {name: first.info[name] for name in _OF_CHILD if name in first.info}
-        data = seal(
-            1, body, next_id, now, {"provenance_id": provenance_id, **self.provided, **place, **parent}
-        )
+        said = {"provenance_id": provenance_id, **self.provided, **labels_kept(first.info)}
+        data = seal(1, body, next_id, now, {**said, **place, **parent})
         return [StoredEvent(1, data, chain_next(ZERO_CHAIN, data))]

@@ -8,7 +8,6 @@ from typing import Final, TypeAlias
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, LogError
 from machine.events import (
-    NEXT_RUN,
     DomainEventRecorded,
     EffectIntended,
     Entry,
@@ -21,6 +20,7 @@ from machine.events import (
 )
 from machine.kernel.outputs import Outputs
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
+from machine.kernel.segments import NEXT_RUN
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 
 Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from machine.events import NEXT_RUN
 from machine.kernel.open_waits import WAKE
-from machine.kernel.segments import segment_of
+from machine.kernel.segments import NEXT_RUN, segment_of
+from machine.labels import LABELS, labels_in
 
 _may_be_run_level: Final = re.compile(rb'"type":"run_').search
 """Search for the bytes that every run-level event contains, because canonical JSON has one spelling."""
@@ -33,8 +33,9 @@ class RunRow(NamedTuple):
 
     `invocation_key` is the value of that name in the first event's info: no two runs of a store share one.
     `wake_ms` is the earliest time at which a wait of a suspended run ends by itself or a child run of it can go on,
-    None when there is none. Of runs that go on as another, `next_run_id` is the one that continues this one,
-    `first_run_id` the first of the chain and `segment` the number in it; both are None for one that continues none.
+    None when there is none. `labels` are the labels of the run as text, a JSON object, None without any.
+    Of runs that go on as another, `next_run_id` is the one that continues this one, `first_run_id` the first of the
+    chain and `segment` the number in it; both are None for one that continues none.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class RunRow(NamedTuple):
     head_seq: int
     invocation_key: str | None = None
     wake_ms: int | None = None
+    labels: str | None = None
     first_run_id: str | None = None
     segment: int | None = None
     next_run_id: str | None = None
@@ -57,7 +59,7 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
     """
     row = row or RunRow(run_id, "", "pending", 0, 0, 0)
     op_id, status, created_ms, updated_ms, head_seq = row[1:6]
-    invocation_key, wake_ms, first_run_id, segment, next_run_id = row[6:]
+    invocation_key, wake_ms, labels, first_run_id, segment, next_run_id = row[6:]
     for stored in events:
         head_seq, data = stored[0], stored[1]
         if not _may_be_run_level(data):
@@ -69,6 +71,7 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
                 created_ms = updated_ms = ts
                 if head_seq == 1:
                     invocation_key = _text(info.get("invocation_key"), "") or None
+                    labels = _text(info.get(LABELS), "") if labels_in(info.get(LABELS)) else None
                     first_run_id, segment = segment_of(info) or (None, None)
             case "run_suspended":
                 status, updated_ms = "suspended", ts
@@ -80,7 +83,7 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
                 next_run_id = _text(info.get(NEXT_RUN), "") or None
             case _:
                 pass
-    moved = op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms
+    moved = op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels
     return RunRow(run_id, *moved, first_run_id, segment, next_run_id)
 
 

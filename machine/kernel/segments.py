@@ -9,6 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+NEXT_RUN: Final = "next_run"
+"""Name in the info of `run_completed` for the id of the run that continues it, begun in the same transaction."""
+
 PREVIOUS_RUN: Final = "previous_run"
 """Name in the info of a run's first event for the run that it continues."""
 

@@ -6,7 +6,7 @@ on disk, or a test that passes on it would mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from machine.errors import Code, CorruptionError
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
 from machine.kernel.run_status import RunStatus
+from machine.labels import checked as checked_labels
+from machine.labels import labels_in
 from machine.process_identity import boot_clock
 from machine.stores.argument_checks import (
     Terms,
@@ -161,9 +163,7 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
         contents.rows[run_id] = row
         if row.invocation_key is not None:
             contents.invocations[row.invocation_key] = run_id
-        if row.first_run_id is not None and row.segment is not None:
-            known = contents.chains.get(row.first_run_id, (0, ""))
-            contents.chains[row.first_run_id] = max(known, (row.segment, run_id))
+        contents.note_segment(row)
         contents.taken.update(terms.takes)
         self._note_waits(contents, row, events, terms.awaits)
         if terms.messages:
@@ -280,9 +280,7 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
 
     def last_segment(self, run_id: str) -> str:
         """Return the last run of the chain that a run belongs to (see `Store.last_segment`)."""
-        contents = self._open()
-        with contents.lock:
-            return contents.last_segment(run_id)
+        return self._open().last_segment(run_id)
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
@@ -337,13 +335,14 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
         *,
         status: str | None = None,
         op: str | None = None,
+        labels: Mapping[str, str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
         segments: bool = True,
     ) -> RunPage:
-        """Return rows of the index, newest first (see `Store.list_runs`)."""
+        """Return rows of the index, newest first, filtered by status, op id and labels."""
         contents = self._open()
-        limit, cursor = check_limit(limit), check_cursor(cursor)
+        limit, cursor, wanted = check_limit(limit), check_cursor(cursor), checked_labels(labels or {}).items()
         with contents.lock:
             newest_first = list(
                 reversed(contents.rows.values())
@@ -353,7 +352,8 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
                     raise unknown_cursor(cursor)
                 newest_first = newest_first[newest_first.index(contents.rows[cursor]) + 1 :]
             shown = (row for row in newest_first if segments or row.next_run_id not in contents.rows)
-            told = (self._told(row) for row in shown if op is None or row.op_id == op)
+            asked = (row for row in shown if op is None or row.op_id == op)
+            told = (self._told(row) for row in asked if wanted <= labels_in(row.labels).items())
             rows = list(islice((row for row in told if status in {None, row.status}), limit + 1))
         return RunPage(rows=rows[:limit], cursor=rows[limit - 1].run_id if len(rows) > limit else None)
 

@@ -54,6 +54,12 @@ class Contents:
         row = self.rows.get(run_id)
         return self.chains.get((row and row.first_run_id) or run_id, (0, run_id))[1]
 
+    def note_segment(self, row: RunRow) -> None:
+        """Note a run that continues another as the last of its chain, if it is."""
+        if row.first_run_id is not None and row.segment is not None:
+            known = self.chains.get(row.first_run_id, (0, ""))
+            self.chains[row.first_run_id] = max(known, (row.segment, row.run_id))
+
     def check_takes(self, run_id: str, numbers: Collection[int]) -> None:
         """Raise `ConcurrencyError` (`signal_taken`) for a signal that cannot be taken. Called with the lock."""
         seen: set[int] = set()

@@ -14,13 +14,13 @@ from machine.kernel.run_index import RunRow
 from machine.stores.base import StoredEvent
 
 RUN_COLUMNS: Final = (
-    "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, "
+    "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels, "
     "first_run_id, segment, next_run_id"
 )
 """The columns of an index row, in the order of the fields of `RunRow`."""
 
 _ROW_TYPES: Final = (str, str, str, int, int, int)
-_OPTIONAL_TYPES: Final = (str, int, str, int, str)
+_OPTIONAL_TYPES: Final = (str, int, str, str, int, str)
 
 
 def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from machine.errors import Code, ConcurrencyError, UsageError
-from machine.events import NEXT_RUN
-from machine.kernel.segments import FIRST_RUN, PREVIOUS_RUN, SEGMENT
+from machine.kernel.segments import FIRST_RUN, NEXT_RUN, PREVIOUS_RUN, SEGMENT
 from machine.stores.base import Beginning, Message, Store, StoredEvent
 from machine.stores.lease import Lease
 from machine.testing.conformance_sharing import SharedStoreConformance, StoreFactory

@@ -15,9 +15,9 @@ from machine.config import FanOutJoin
 from machine.engine import run_reader
 from machine.engine.run_keeper import Keeper
 from machine.errors import Code, RunError, StateError
-from machine.events import NEXT_RUN, RunCompleted, StateCompleted, StateFailed
+from machine.events import RunCompleted, StateCompleted, StateFailed
 from machine.kernel.history import History
-from machine.kernel.segments import FIRST_RUN, PREVIOUS_RUN, SEGMENT
+from machine.kernel.segments import FIRST_RUN, NEXT_RUN, PREVIOUS_RUN, SEGMENT
 from machine.stores import MemoryStore, open_store
 
 LAST = 3

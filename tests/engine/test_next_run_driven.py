@@ -13,8 +13,7 @@ from machine import Plan, StateOutcome
 from machine.config import Target
 from machine.engine import run_reader
 from machine.errors import NotFoundError
-from machine.events import NEXT_RUN
-from machine.kernel.segments import FIRST_RUN, PREVIOUS_RUN, SEGMENT
+from machine.kernel.segments import FIRST_RUN, NEXT_RUN, PREVIOUS_RUN, SEGMENT
 from machine.stores import MemoryStore
 from machine.stores.base import ZERO_CHAIN, StoredEvent
 from machine.stores.schedule import CatchUp, Overlap
