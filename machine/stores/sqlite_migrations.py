@@ -276,9 +276,6 @@ VERSION_6: Final[tuple[str, ...]] = (
     CREATE TRIGGER labels_never_go BEFORE DELETE ON run_labels
     BEGIN SELECT RAISE(ABORT, 'labels are never deleted'); END
     """,
-)
-
-VERSION_7: Final[tuple[str, ...]] = (
     # Which run continues which: the first run of the chain and the number in it, and the next run.
     "ALTER TABLE runs ADD COLUMN first_run_id TEXT",
     "ALTER TABLE runs ADD COLUMN segment INTEGER",
@@ -313,7 +310,6 @@ ADDED: tuple[Added, ...] = (
         ),
     ),
     Added((), (f"schedules ({SCHEDULE_COLUMNS})",)),
-    Added(("labels",), ("run_labels (run, name, value)",)),
-    Added(("first_run_id", "segment", "next_run_id"), ()),
+    Added(("labels", "first_run_id", "segment", "next_run_id"), ("run_labels (run, name, value)",)),
 )
 """The additions of version n + 2 to version n + 1, in `ADDED[n]`: an older file is read as if they were empty."""

@@ -17,7 +17,6 @@ from machine.stores.sqlite_migrations import (
     VERSION_3,
     VERSION_4,
     VERSION_6,
-    VERSION_7,
 )
 from machine.stores.sqlite_schedules import SCHEDULES_TABLE
 
@@ -31,7 +30,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     VERSION_4,
     SCHEDULES_TABLE,
     VERSION_6,
-    VERSION_7,
 )
 """The migrations: `MIGRATIONS[n]` are the statements from version n to n + 1; version 0 is an empty database."""
 
