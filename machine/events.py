@@ -327,7 +327,7 @@ class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
     `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `several_next_runs`, `recovery_limit`, `limit_exceeded`, `task_left_behind`. `next_input_id` is that of its state.
+    `several_next_runs`, `recovery_limit`, `limit_exceeded`, `task_left_behind`. `next_input_id` is of its state.
     """
 
     type: ClassVar[str] = "run_completed"

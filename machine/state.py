@@ -136,12 +136,13 @@ def _on_uncertain(value: str) -> OnUncertain:
 
 @attrs.frozen(kw_only=True)
 class StateMeta:
-    """The declaration of a state. All of it but functions is part of the plan's fingerprint.
+    """The declaration of a state. All of it but functions and previews is part of the plan's fingerprint.
 
     `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key an
     effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an
     effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
-    `effect.happened(response)` or `effect.not_done()`.
+    `effect.happened(response)` or `effect.not_done()`. `preview` is the outcome of its effects in a dry run, or a
+    function `(ctx, request)` that returns it, `NotImplemented` for one that it does not know.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
@@ -155,6 +156,7 @@ class StateMeta:
     timeout: float | None = attrs.field(default=None)
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
     reconcile: Handler | None = attrs.field(default=None)
+    preview: Any = attrs.field(default=None)
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:
@@ -188,6 +190,11 @@ class StateMeta:
             )
 
     def __attrs_post_init__(self) -> None:
+        if self.preview is not None and self.side_effects is not SideEffects.APPLY_SIDE_EFFECT:
+            raise PlanError(
+                "preview is the outcome of effects in a dry run, and this state applies none",
+                hint='add side_effects="apply_side_effect" if it does; otherwise leave preview= out',
+            )
         # the standard tag follows from the declaration, so that --skip-tag apply_side_effect misses nothing
         if self.side_effects is SideEffects.APPLY_SIDE_EFFECT and EFFECT_TAG not in self.tags:
             object.__setattr__(self, "tags", (*self.tags, EFFECT_TAG))
@@ -209,6 +216,7 @@ class StateMeta:
             timeout=meta["timeout"],
             on_uncertain=on_uncertain if reconciles else meta["on_uncertain"],
             reconcile=self.reconcile if reconciles else None,
+            preview=self.preview if "preview" in meta else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -221,6 +229,9 @@ class StateMeta:
                 idempotency = {"type": "key", "key": key}
             case _:
                 idempotency = {"type": "key", "function": True}
+        preview = (
+            {} if self.preview is None else {"preview": "function" if callable(self.preview) else "value"}
+        )
         return {
             "tags": [str(tag) for tag in self.tags],
             "depends_on": [str(tag) for tag in self.depends_on],
@@ -230,6 +241,7 @@ class StateMeta:
             "retry": codec.to_json(self.retry) if self.retry else None,
             "timeout": self.timeout,
             "on_uncertain": self.on_uncertain.value,
+            **preview,
         }
 
 

@@ -30,6 +30,7 @@ COMMANDS: Final = {
         "machine.cli.fork:fork",
         "Start a run that shares the first events of another, and continue it live.",
     ),
+    "apply": ("machine.cli.apply:apply", "Start the run that a dry run has shown."),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
     "approve": ("machine.cli.answers:approve", "Approve what a run asks."),

@@ -14,14 +14,16 @@ from machine.cli.answer_text import answers_of, tell_answers
 from machine.cli.chain_text import place_of, tell_chain
 from machine.cli.child_text import child_of, tell_children
 from machine.cli.command_session import Flag, Injected, Repeated, RunOrBundle, Session, names_bundle
+from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
+from machine.engine.dry_report import is_dry_run, report_of
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
-from machine.engine.recorded_answers import facts_from
+from machine.engine.recorded_answers import applied_from, facts_from
 from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEntered
@@ -111,6 +113,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
         chain = place_of(log)
+        dry = DryReportText(report_of(store, run_id, log)) if is_dry_run(log) else None
         answers = answers_of(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
@@ -123,6 +126,8 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
             "chain": chain,
+            "applied_from": applied_from(log.entries[0]),
+            "dry_run": None if dry is None else dry.as_json(),
             "answers": answers,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
@@ -130,6 +135,8 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         _print(session, log, manifest, built, status)
         tell_chain(session, chain)
         tell_children(session, children)
+        if dry is not None:
+            dry.show(session.out)
         tell_answers(session, answers)
         _print_waits(session, waits, kept)
         if not log.history.final:
@@ -310,6 +317,8 @@ def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
     if (begun_by := child_of(log)) is not None:
         return [("child of", clean(begun_by["run_id"]))]
     parent, source = parent_of(log.entries[0]), facts_from(log.entries[0])
+    if (shown_by := applied_from(log.entries[0])) is not None:
+        return [("applies", f"the dry run {clean(shown_by)}")]
     if source is not None:
         return [("facts", f"from {clean(source)}")]
     return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from machine.config import Durability, RunManifest
+from machine.config import Durability, IoMode, RunManifest
 from machine.engine import run_reader
 from machine.engine.children import tell_parent
 from machine.engine.controls_of_run import controls_of
@@ -104,6 +104,11 @@ async def _resumed_run(
         )
 
 
+def ways_of(changes: Changes | None = None) -> Ways:
+    """Return the ways to drive a run, with the changes that a resume allows."""
+    return Ways(drive, functools.partial(resumed, changes=changes or Changes()))
+
+
 async def drive(
     graph: Graph, store: Store, keeper: Keeper, watched: Watched, *, manifest: RunManifest, **options: Any
 ) -> RunResult:
@@ -179,8 +184,9 @@ async def _driven(
         "on_entry": watched.reporter.entry,
         "second": second,
     }
-    log, provider = log_and_io(past, graph, store, keeper.run_id, **options)
-    if watched.begin_next:
+    dry = config.io_mode is IoMode.DRY_RUN
+    log, provider = log_and_io(past, graph, store, keeper.run_id, dry=dry, **options)
+    if watched.begin_next and not dry:
         log.next_run = following.end
     async with opened(config, watched.provided.transports, shut=past is not None and past.shut) as served:
         try:
@@ -188,10 +194,9 @@ async def _driven(
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
             keeper.listen(from_the_start=opening is None)
-            ways = Ways(drive, functools.partial(resumed, changes=changes or Changes()))
-            children = children_of_run(store, keeper, config, watched, ways)
+            children = children_of_run(store, keeper, config, watched, ways_of(changes), past=past)
             checks, may_go_on = None, log.goes_on or waiting.here or bool(children.woken(history))
-            patience = Patience(waiting, log, children.woken)
+            patience = Patience(waiting, log, children.woken, dry=dry)
             if changes is not None and watched.second is not None and (may_go_on or changes.of_code):
                 checks = functools.partial(
                     check_suspended,

@@ -12,22 +12,19 @@ import attrs
 from machine.catalogue import Catalogue
 from machine.config import RunConfig, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
-from machine.engine.drive_run import drive, resumed
+from machine.engine.begin_run import Start
+from machine.engine.drive_run import resumed, ways_of
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.in_process_waits import Clock, Waiting
-from machine.engine.invocation import Start
 from machine.engine.new_run import check_skip_tags, opening_for
-from machine.engine.new_run_id import new_run_id
 from machine.engine.recorded_answers import Effects, FactsFrom, prepared
 from machine.engine.reporter import Reporter
-from machine.engine.run_keeper import LEASE_SECONDS, Keeper, lease_ms_of
+from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
 from machine.engine.run_result import RunResult
-from machine.engine.start_checks import check_store, refuse_used
+from machine.engine.start_checks import check_store
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Changes, Watched
-from machine.ids import RunId
 from machine.io.transport import Transports
-from machine.kernel.history import History
 from machine.plan import Plan
 from machine.plan_input import checked_input
 from machine.policy import NO_POLICY, Policy
@@ -89,7 +86,6 @@ async def run(
     config = config or _default_config()
     check_startable(config, facts=facts_from is not None)
     check_skip_tags(graph, config)
-    chosen = str(new_run_id() if run_id is None else RunId(run_id))
     watched = Watched(
         Provided.of(plan, transports, catalogue),
         reporter or Reporter(),
@@ -102,26 +98,11 @@ async def run(
     params = checked_input(plan.input, input)
     opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore, labels=labels)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
-    past, share = None, None
+    start = Start(graph, opening, run_id=run_id, invocation_key=invocation_key, attach=attach)
     if facts_from is not None:
         past, share, opening = prepared(facts_from, store, opening, effects=effects)
-
-    async def started(keeper: Keeper) -> RunResult:
-        if share is not None:
-            share(keeper.run_id)
-        options: dict[str, Any] = {"manifest": opening.manifest, "history": History(), "opening": opening}
-        return await drive(graph, store, keeper, watched, past=past, **options)
-
-    if invocation_key is not None:
-        again = functools.partial(resumed, graph, store, watched=watched, changes=Changes())
-        start = Start(store, opening, watched.lease_ms, started, again)
-        return await start.once(chosen, invocation_key, attach=attach)
-    if run_id is not None:
-        refuse_used(store, chosen)
-    with Keeper(store, chosen, watched.lease_ms) as keeper:
-        if run_id is not None:
-            refuse_used(store, chosen)  # another process may have begun and ended it since
-        return await started(keeper)
+        start = attrs.evolve(start, opening=opening, past=past, share=share)
+    return await start.begin(store, watched, ways_of())
 
 
 _default_config: Final = functools.cache(RunConfig)

@@ -236,12 +236,12 @@ class History:
         return False
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
-        seq = entry.seq
         if self.max_concurrency is None:
-            self._no_open_attempt(seq, "skips a state")
-        if event.state_id in self.states:
-            raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
-        self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
+            self._no_open_attempt(entry.seq, "skips a state")
+        state = log_rules.state_to_skip(self.states.get(event.state_id), entry.seq, event)
+        state.status, state.reason = StateStatus.SKIPPED, event.reason
+        self.states[event.state_id] = state
+        self.stopped.pop(event.state_id, None)
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:

@@ -16,12 +16,13 @@ from machine.events import (
     RunCompleted,
     RunResumed,
     RunStarted,
+    StateSkipped,
     WaitBegun,
 )
 from machine.kernel.outputs import Outputs
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
 from machine.kernel.segments import NEXT_RUN
-from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
+from machine.kernel.state_history import FAILED_WITH, OpenAttempt, StateHistory, StateStatus
 
 Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 """The events that stand within an open attempt."""
@@ -91,3 +92,16 @@ def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) 
         text = f"a retry of {event.state_id} after {event.delay_ms} ms: not from now to one year"
         raise LogError(seq, text, code=Code.LOG_RETRY)
     return state
+
+
+def state_to_skip(state: StateHistory | None, seq: int, event: StateSkipped) -> StateHistory:
+    """Return the state that is skipped. Raises `LogError` for one that has begun, unless it has just failed.
+
+    Then the skip names the error, and the run goes on without the state.
+    """
+    if state is None:
+        return StateHistory(StateStatus.SKIPPED)
+    error = state.failed.error
+    if state.status is StateStatus.FAILED and error and event.reason == f"{FAILED_WITH}{error.code}":
+        return state
+    raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)

@@ -19,6 +19,7 @@ from machine.kernel.decisions import (
     Decision,
     EnterState,
     ScheduleRetry,
+    SkipState,
     SuspendRun,
 )
 from machine.kernel.frontier import Conflict, Frontier
@@ -67,7 +68,7 @@ class Schedule:
         for state_id in self.frontier.take_ready():
             if state_id not in history.states and skip_decision(plan, config, history, state_id) is None:
                 self._base(state_id)  # so that a conflict is known as soon as it arises
-        stopped: dict[str, EnterState | ScheduleRetry] = {}
+        stopped: dict[str, EnterState | ScheduleRetry | SkipState] = {}
         waits: list[Wait] = []
         lost: str | None = None
         spent: dict[str, ErrorInfo] = {}
@@ -120,11 +121,11 @@ class Schedule:
         config: RunConfig,
         history: History,
         first: str,
-        stopped: Mapping[str, EnterState | ScheduleRetry],
+        stopped: Mapping[str, EnterState | ScheduleRetry | SkipState],
     ) -> Decision | None:
         """Return the decision that begins a state, or None when the limit is reached or it has no context."""
         again = stopped.get(first)
-        if isinstance(again, ScheduleRetry):
+        if isinstance(again, ScheduleRetry | SkipState):
             return again
         if len(self.busy) >= (history.max_concurrency or 1):
             return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)

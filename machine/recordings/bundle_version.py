@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
+from machine.config import IoMode
 from machine.events import DomainEventRecorded, Entry, LimitReached, StateCompleted, WaitBegun
+from machine.io.approval_before_call import is_before_call
 
 
 class Needs(IntEnum):
@@ -16,7 +18,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits and policy, and artifacts that handlers wrote."""
+    """Limits and policy, artifacts that handlers wrote, dry runs, and approvals that were asked before a call."""
     NEXT_RUN = 3
     """States that say that the run goes on as another."""
 
@@ -38,11 +40,14 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     """Return what a program must know to judge a run, given its events and the JSON of its manifest."""
     configured = manifest.get("run_config", {})
     needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
+    if configured.get("io_mode") == IoMode.DRY_RUN:
+        needs = max(needs, Needs.CONTROLS)
     for entry in entries:
         if isinstance(entry.event, LimitReached) or _is_output(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
-            needs = max(needs, Needs.WAITS)
+            before_call = is_before_call(entry.event)
+            needs = max(needs, Needs.CONTROLS if before_call else Needs.WAITS)
         elif isinstance(entry.event, StateCompleted) and entry.event.next_input_id is not None:
             needs = Needs.NEXT_RUN
     return needs

@@ -535,9 +535,9 @@ def test_the_time_to_wait_is_that_of_all_segments(store, monkeypatch):
 
     original = machine.engine.in_process_waits.Patience.__init__
 
-    def noted(self, waiting, *args):
+    def noted(self, waiting, *args, **more):
         seconds.append(waiting.seconds)
-        original(self, waiting, *args)
+        original(self, waiting, *args, **more)
 
     monkeypatch.setattr("machine.engine.in_process_waits.Patience.__init__", noted)
     answers = {"go 0": 1, "go 1": 1}
