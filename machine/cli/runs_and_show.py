@@ -11,8 +11,9 @@ from cyclopts.validators import Number
 
 from machine import codec
 from machine.cli.answer_text import answers_of, tell_answers
+from machine.cli.chain_text import place_of, tell_chain
 from machine.cli.child_text import child_of, tell_children
-from machine.cli.command_session import Injected, Repeated, RunOrBundle, Session, names_bundle
+from machine.cli.command_session import Flag, Injected, Repeated, RunOrBundle, Session, names_bundle
 from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
@@ -46,11 +47,13 @@ def runs(
     op: str | None = None,
     label: Repeated = (),
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
+    segments: Flag = False,
     session: Injected,
 ) -> int:
     """List runs, newest first.
 
-    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it.
+    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it. Runs that
+    continue each other are one row, that of the last one.
 
     Parameters
     ----------
@@ -63,6 +66,8 @@ def runs(
         Only runs with this label, NAME=VALUE. Given more than once, with all of them.
     limit
         How many at most.
+    segments
+        Show each of the runs that continue each other.
     """
     statuses = [*RunStatus, INTERRUPTED]
     if status is not None and status not in statuses:
@@ -71,7 +76,7 @@ def runs(
         )
     wanted = parsed(label)
     with session.open_store() as store:
-        page = store.list_runs(status=status, op=op, labels=wanted, limit=limit)
+        page = store.list_runs(status=status, op=op, labels=wanted, limit=limit, segments=segments)
     if session.as_json:
         rows = [{**row._asdict(), LABELS: labels_in(row.labels)} for row in page.rows]
         session.out.json({"runs": rows, "more": page.cursor is not None})
@@ -88,7 +93,7 @@ def runs(
                 (clean(row.status), STYLES.get(row.status, "")),
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
-                clean(row.op_id),
+                clean(row.op_id) + (f", segment {row.segment}" if row.segment else ""),
                 *([_labels_text(labels_in(row.labels))] if labelled else []),
             )
             for row in page.rows
@@ -107,6 +112,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
+        chain = place_of(log)
         dry = DryReportText(report_of(store, run_id, log)) if is_dry_run(log) else None
         answers = answers_of(log)
         status = (
@@ -119,6 +125,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "unconsumed": list(map(_message_json, kept)),
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
+            "chain": chain,
             "applied_from": applied_from(log.entries[0]),
             "dry_run": None if dry is None else dry.as_json(),
             "answers": answers,
@@ -126,6 +133,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
+        tell_chain(session, chain)
         tell_children(session, children)
         if dry is not None:
             dry.show(session.out)

@@ -262,9 +262,9 @@ class Run:
             case LoseSecrets(suspended):
                 goes_on = RunResumed("secrets_lost", secrets_lost=True)
                 await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
-            case CompleteRun(status, final_snapshot_id, error):
+            case CompleteRun(status, final_id, error, next_id):
                 await self._end_children(ending=True)
-                await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
+                await self.log.end(RunCompleted(status.value, final_id, error, next_id), self._merged())
 
     def _merged(self) -> Payloads | None:
         """Return the new nodes of the merged contexts of concurrent states, None in sequential mode."""

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from machine.config import IoMode
-from machine.events import DomainEventRecorded, Entry, LimitReached, WaitBegun
+from machine.events import DomainEventRecorded, Entry, LimitReached, StateCompleted, WaitBegun
 from machine.io.approval_before_call import is_before_call
 
 
@@ -19,11 +19,13 @@ class Needs(IntEnum):
     """Waits of handlers."""
     CONTROLS = 2
     """Limits and policy, artifacts that handlers wrote, dry runs, and approvals that were asked before a call."""
+    NEXT_RUN = 3
+    """States that say that the run goes on as another."""
 
 
 _WITH_SECRETS: Final = 3
-_PLAIN: Final = {Needs.BASICS: 1, Needs.WAITS: 4, Needs.CONTROLS: 6}
-_READABLE: Final = {Needs.BASICS: 2, Needs.WAITS: 5, Needs.CONTROLS: 7}
+_PLAIN: Final = {Needs.BASICS: 1, Needs.WAITS: 4, Needs.CONTROLS: 6, Needs.NEXT_RUN: 8}
+_READABLE: Final = {Needs.BASICS: 2, Needs.WAITS: 5, Needs.CONTROLS: 7, Needs.NEXT_RUN: 9}
 READABLE: Final = _READABLE[Needs.BASICS]
 """The first version of the form that people review."""
 
@@ -46,6 +48,8 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
         elif isinstance(entry.event, WaitBegun):
             before_call = is_before_call(entry.event)
             needs = max(needs, Needs.CONTROLS if before_call else Needs.WAITS)
+        elif isinstance(entry.event, StateCompleted) and entry.event.next_input_id is not None:
+            needs = Needs.NEXT_RUN
     return needs
 
 
