@@ -206,9 +206,6 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
         "provenance",
         "shared_past",  # of a fork alone
         "next_input",  # of later runs
-        "output",
-        "output_pieces",
-        "output_piece",
         "secret_payload",  # which no bundle has, and which format 1 of secrets had not
     }
 
