@@ -22,6 +22,7 @@ from machine.config import (
     ExponentialBackoff,
     FanOutJoin,
     FixedBackoff,
+    RetryPolicy,
     RunConfig,
     RunManifest,
     Sequential,
@@ -124,7 +125,14 @@ def _converter() -> cattrs.Converter:
     converter.register_unstructure_hook(Limits, make_dict_unstructure_fn(Limits, converter, **of_limits))
     # absent when unset, so that older configurations keep their bytes
     unsaid: dict[str, Any] = dict.fromkeys(
-        ("secrets", "undeclared_io", "paranoid", "recoveries", "limits"), override(omit_if_default=True)
+        ("secrets", "undeclared_io", "paranoid", "recoveries", "limits", "retry_budget"),
+        override(omit_if_default=True),
+    )
+    of_retries: dict[str, Any] = dict.fromkeys(
+        ("jitter", "retry_on", "give_up_on"), override(omit_if_default=True)
+    )
+    converter.register_unstructure_hook(
+        RetryPolicy, make_dict_unstructure_fn(RetryPolicy, converter, **of_retries)
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
     format_1: dict[str, Any] = dict.fromkeys(

@@ -33,6 +33,7 @@ class Code(StrEnum):
     CATALOGUE_MISSING = "catalogue_missing"
     RECOVERY_STATE_NOT_IN_PLAN = "recovery_state_not_in_plan"
     INVALID_STATE = "invalid_state"
+    RETRY_CLASS_UNKNOWN = "retry_class_unknown"
     TARGET_NOT_FOUND = "target_not_found"
     TARGET_IMPORT_FAILED = "target_import_failed"
     TARGET_NOT_A_PLAN = "target_not_a_plan"
@@ -68,6 +69,7 @@ class Code(StrEnum):
     # the run
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
     RECOVERY_LIMIT = "recovery_limit"
+    RETRY_BUDGET_SPENT = "retry_budget_spent"
     ATTEMPT_INTERRUPTED = "attempt_interrupted"
     ATTEMPT_SUSPENDED = "attempt_suspended"
     SUSPENDED_CODE_CHANGED = "suspended_code_changed"

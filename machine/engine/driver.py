@@ -243,7 +243,8 @@ class Run:
                 self.control.limit()
             case SkipState(state_id, reason):
                 await self._emit(StateSkipped(state_id, reason))
-            case ScheduleRetry(state_id, attempt, delay_ms):
+            case ScheduleRetry(state_id, attempt, most_ms, jitter_ms):
+                delay_ms = self.log.choose_ms(most_ms - jitter_ms, most_ms)
                 await self._emit(RetryScheduled(state_id, attempt, delay_ms))
             case SuspendRun(waits):
                 if not (self.live and of_handlers(waits)):
@@ -310,8 +311,7 @@ class Run:
             ending, info = await self._tried(state, decision, payloads, earlier)
             if self.second is not None:
                 self.refuse_if_aborted()
-                differs = await self.second.differs(self, decision, ending, payloads)
-                if differs is not None:
+                if (differs := await self.second.differs(self, decision, ending, payloads)) is not None:
                     failed = StateFailed(state.id, self.secrets.attempt().error(differs))
                     ending, payloads, info = failed, Payloads(), None
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
@@ -364,7 +364,9 @@ class Run:
         if earlier is not None:
             orphans = (*orphans, decision.attempt)
         secrets = self.secrets.attempt(state.id, followed, but=orphans)
-        ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
+        ending = Ending(
+            state, ctx, secrets, self.context_format, self.config, concurrent=self.schedule is not None
+        )
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets, earlier)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
@@ -377,7 +379,7 @@ class Run:
         except PutAway:
             return StateFailed(state.id, suspended(state.id)), ending.info()
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), ending.info(**behind(exc, secrets))
+            return ending.timed_out(exc)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
@@ -391,8 +393,7 @@ class Run:
 
     def refuse_if_aborted(self) -> None:
         """Raise the reason why the run cannot continue, even if a handler suppressed it."""
-        reason = self.log.abort() or self._runner.failure
-        if reason is not None:
+        if (reason := self.log.abort() or self._runner.failure) is not None:
             raise reason
 
     def _overlook(self, error: StateError) -> None:

@@ -183,6 +183,10 @@ class DrivenLog(Log, Protocol):
         """Return what came from outside the run since the last decision; `graph` is the plan so far."""
         ...
 
+    def choose_ms(self, least: int, most: int) -> int:
+        """Return a delay before a retry, in milliseconds: at random between two, or as recorded."""
+        ...
+
     def carry(self, decision: EnterState) -> bool:
         """Copy a recorded interrupted attempt, and say whether there was one. Never done in live mode."""
         ...

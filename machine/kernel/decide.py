@@ -25,7 +25,7 @@ from machine.kernel.decisions import (
     StartRun,
 )
 from machine.kernel.history import History
-from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
+from machine.kernel.retry_and_skip import retry_decision, skip_decision, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
@@ -117,7 +117,7 @@ def _next_step(
         raise RunError(
             f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
-    error = recovery_error(config, history, state_id) if limited else None
+    error = spent_error(plan, config, history, state_id) if limited else None
     again = None
     if error is None:
         again = retry_decision(plan, config, history, state_id, woken=state_id in woken)

@@ -245,9 +245,8 @@ class History:
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
         state = log_rules.state_to_retry(self.states.get(event.state_id), entry.seq, event)
         state.status = StateStatus.WAITING
-        state.failed = attrs.evolve(
-            state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
-        )
+        self.usage.retries += 1
+        state.failed = state.failed.and_scheduled(event.delay_ms, entry.ts_millis)
 
     def _within(self, entry: Entry, event: _Within) -> None:
         attempt = self.open.get(event.state_id)

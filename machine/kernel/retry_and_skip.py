@@ -51,6 +51,35 @@ def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorI
     )
 
 
+def budget_error(plan: Graph, config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
+    """Return why a failed state is not retried: the retries of the whole run are used up. None when it may be."""
+    budget = config.retry_budget
+    state = history.states[state_id]
+    error, policy = state.failed.error, plan.states[state_id].meta.retry or config.retry_policy
+    would = error is not None and error.retryable and error.code not in STOPPED_CODES
+    if (
+        budget is None
+        or history.usage.retries < budget
+        or state.status is not StateStatus.FAILED
+        or not (would and state.failed.failures < policy.max_attempts)
+    ):
+        return None
+    assert error is not None
+    return ErrorInfo(
+        code=Code.RETRY_BUDGET_SPENT,
+        category=error.category,
+        retryable=False,
+        message=f"the run has used up its retry budget of {budget}, and {state_id} has failed again: "
+        f"{error.code}: {error.message}",
+        details={"state_id": state_id, "retry_budget": budget, "code": error.code},
+    )
+
+
+def spent_error(plan: Graph, config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
+    """Return why a state is not begun again although its own failure allows it, or None when it may be."""
+    return recovery_error(config, history, state_id) or budget_error(plan, config, history, state_id)
+
+
 def retry_decision(
     plan: Graph, config: RunConfig, history: History, state_id: str, *, woken: bool = False
 ) -> EnterState | ScheduleRetry | SuspendRun | None:
@@ -87,7 +116,8 @@ def retry_decision(
         delay_ms, since_ms = failed.retry_delay_ms or 0, failed.retry_ts_millis or 0
         return EnterState(state_id, state.attempts, checkpoint, delay_ms, since_ms)
     delay_ms = max(policy.delay_ms(failed.failures - 1), failed.retry_after_ms)
-    return ScheduleRetry(state_id, state.attempts, delay_ms)
+    least_ms = max(policy.least_delay_ms(failed.failures - 1), failed.retry_after_ms)
+    return ScheduleRetry(state_id, state.attempts, delay_ms, delay_ms - least_ms)
 
 
 def fork_point(history: History) -> int | None:

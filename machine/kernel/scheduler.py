@@ -23,7 +23,7 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
-from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
+from machine.kernel.retry_and_skip import retry_decision, skip_decision, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
 from machine.waits import Wait
@@ -74,7 +74,7 @@ class Schedule:
         for state_id in known:
             if state_id is None or state_id in self.busy:
                 continue
-            if limited and (error := recovery_error(config, history, state_id)) is not None:
+            if limited and (error := spent_error(plan, config, history, state_id)) is not None:
                 spent[state_id] = error
                 continue
             decision = retry_decision(plan, config, history, state_id, woken=state_id in woken)

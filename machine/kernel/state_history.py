@@ -92,6 +92,10 @@ class FailedAttempts:
             changes["fresh_from"] = attempt.attempt + 1
         return attrs.evolve(self, **changes)
 
+    def and_scheduled(self, delay_ms: int, ts_millis: int) -> FailedAttempts:
+        """Return these attempts with another one to follow after a delay that begins at `ts_millis`."""
+        return attrs.evolve(self, retry_delay_ms=delay_ms, retry_ts_millis=ts_millis)
+
     def and_suspended(self, event: StateFailed, attempt: OpenAttempt) -> FailedAttempts:
         """Return these attempts after one was put away: it has not failed, and will go on."""
         began_seq = self.began_seq or attempt.seq

@@ -16,7 +16,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits and policy."""
+    """Limits, policy, and choices of what is retried."""
 
 
 _WITH_SECRETS: Final = 3
@@ -28,14 +28,19 @@ READABLE: Final = _READABLE[Needs.BASICS]
 VERSIONS: Final = tuple(sorted({*_PLAIN.values(), *_READABLE.values(), _WITH_SECRETS}))
 """The versions that can be read."""
 
-_NEEDED_BY: Final = {"limits": Needs.CONTROLS, "policy": Needs.CONTROLS}
+_NEEDED_BY: Final = {"limits": Needs.CONTROLS, "policy": Needs.CONTROLS, "retry_budget": Needs.CONTROLS}
 """The fields of a configuration that an older program does not know."""
+
+_OF_RETRIES: Final = {"jitter", "retry_on", "give_up_on"}
+"""The fields of its retry policy that need controls."""
 
 
 def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     """Return what a program must know to judge a run, given its events and the JSON of its manifest."""
     configured = manifest.get("run_config", {})
     needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
+    if not _OF_RETRIES.isdisjoint(configured.get("retry_policy", ())):
+        needs = max(needs, Needs.CONTROLS)
     for entry in entries:
         if isinstance(entry.event, LimitReached):
             needs = max(needs, Needs.CONTROLS)
