@@ -48,6 +48,9 @@ class ArtifactKind(StrEnum):
     FACT_PAYLOAD = "fact_payload"
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
+    OUTPUT = "output"
+    OUTPUT_PIECES = "output_pieces"
+    OUTPUT_PIECE = "output_piece"
     SECRET_PAYLOAD = "secret_payload"  # noqa: S105 - the name of a kind
 
 
@@ -335,7 +338,11 @@ class DomainEvent:
 
 @attrs.frozen
 class DomainEventRecorded:
-    """A domain event in its recorded form; a large payload is an artifact, named by `payload_ref`."""
+    """A domain event in its recorded form; a large payload is an artifact, named by `payload_ref`.
+
+    `artifact_kind` is set where `rec.artifact` wrote the artifact that the payload names, and says how it is
+    stored: it belongs to the run. An event that a handler emits may name any artifact, which nobody looks for.
+    """
 
     type: ClassVar[str] = "domain_event"
     name: str
@@ -343,6 +350,7 @@ class DomainEventRecorded:
     attempt: int
     payload: Mapping[str, Any] | None = None
     payload_ref: str | None = None
+    artifact_kind: str | None = None
 
 
 KernelEvent: TypeAlias = (

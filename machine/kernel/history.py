@@ -7,7 +7,7 @@ entries give a `History` or a `LogError`. Folding a `History` further in place e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final
 
 import attrs
 from blake3 import blake3
@@ -36,6 +36,7 @@ from machine.events import (
 from machine.kernel import log_rules, suspension
 from machine.kernel.facts_with_ignored_parts import IgnoredParts
 from machine.kernel.open_waits import OpenWaits
+from machine.kernel.outputs import Outputs
 from machine.kernel.published import Published
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
@@ -44,7 +45,6 @@ from machine.kernel.transactions import Transactions
 from machine.kernel.usage import Usage
 from machine.waits import Wait
 
-_Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
 
@@ -77,6 +77,7 @@ class History:
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
     published: Published = attrs.field(factory=Published)
+    outputs: Outputs = attrs.field(factory=Outputs)
     usage: Usage = attrs.field(factory=Usage)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
@@ -248,14 +249,13 @@ class History:
         self.usage.retries += 1
         state.failed = state.failed.and_scheduled(event.delay_ms, entry.ts_millis)
 
-    def _within(self, entry: Entry, event: _Within) -> None:
-        attempt = self.open.get(event.state_id)
-        if attempt is None or attempt.attempt != event.attempt:
-            raise LogError(
-                entry.seq,
-                f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
-                code=Code.LOG_NO_OPEN_ATTEMPT,
-            )
+    def _within(self, entry: Entry, event: log_rules.Within) -> None:
+        log_rules.check_within(self.open.get(event.state_id), entry.seq, event)
+
+    def _domain(self, entry: Entry, event: DomainEventRecorded) -> None:
+        self._within(entry, event)
+        if event.artifact_kind is not None:
+            log_rules.note_output(self.outputs, entry.seq, event)
 
     def _fact(self, entry: Entry, event: FactRecorded) -> None:
         seq = entry.seq
@@ -383,7 +383,7 @@ class History:
         FactRecorded: _fact,
         EffectIntended: _intend,
         WaitBegun: _wait,
-        DomainEventRecorded: _within,
+        DomainEventRecorded: _domain,
         RunSuspended: _suspend,
         RunResumed: _resume,
         LimitReached: lambda history, entry, event: history.usage.reach(entry, event),

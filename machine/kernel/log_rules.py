@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from machine.config import LONGEST_SECONDS
 from machine.errors import Code, LogError
-from machine.events import Entry, FactRecorded, RetryScheduled, RunCompleted, RunResumed, RunStarted
+from machine.events import (
+    DomainEventRecorded,
+    EffectIntended,
+    Entry,
+    FactRecorded,
+    RetryScheduled,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    WaitBegun,
+)
+from machine.kernel.outputs import Outputs
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
-from machine.kernel.state_history import StateHistory, StateStatus
+from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
+
+Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
+"""The events that stand within an open attempt."""
 
 _WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
 
@@ -29,6 +43,24 @@ def check_place(entry: Entry, run_id: str | None, status: RunStatus) -> None:
         raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
     if status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
         raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
+
+
+def check_within(attempt: OpenAttempt | None, seq: int, event: Within) -> None:
+    """Raise `LogError` unless an event belongs to the open attempt of its state."""
+    if attempt is None or attempt.attempt != event.attempt:
+        raise LogError(
+            seq,
+            f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
+            code=Code.LOG_NO_OPEN_ATTEMPT,
+        )
+
+
+def note_output(outputs: Outputs, seq: int, event: DomainEventRecorded) -> None:
+    """Take in the event of an output. Raises `LogError` when it does not say which."""
+    try:
+        outputs.note(event)
+    except ValueError as exc:
+        raise LogError(seq, str(exc), code=Code.LOG_BAD_EVENT) from None
 
 
 def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) -> StateHistory:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from machine.events import Entry, LimitReached, WaitBegun
+from machine.events import DomainEventRecorded, Entry, LimitReached, WaitBegun
 
 
 class Needs(IntEnum):
@@ -16,7 +16,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits, policy, and choices of what is retried."""
+    """Limits and policy, artifacts that handlers wrote, and choices of what is retried."""
 
 
 _WITH_SECRETS: Final = 3
@@ -42,11 +42,15 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     if not _OF_RETRIES.isdisjoint(configured.get("retry_policy", ())):
         needs = max(needs, Needs.CONTROLS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached):
+        if isinstance(entry.event, LimitReached) or _is_output(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
             needs = max(needs, Needs.WAITS)
     return needs
+
+
+def _is_output(entry: Entry) -> bool:
+    return isinstance(entry.event, DomainEventRecorded) and entry.event.artifact_kind is not None
 
 
 def version_for(needs: Needs, *, readable: bool = False, secrets: bool = False) -> int:

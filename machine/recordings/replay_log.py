@@ -106,8 +106,7 @@ class ReplayLog(DivergentCalls):
         if type(event) is LimitReached:
             return Outside(graph, False, limited=False, reached=event)  # noqa: FBT003 - no cancellation
         said = asked(event)
-        if said.plan_id:
-            graph = self._graphs.get(said.plan_id, graph)
+        graph = self._graphs.get(said.plan_id or "", graph)
         prefer = getattr(event, "state_id", None)
         return Outside(graph, said.cancel, prefer, said.failed, said.limited, said.secrets_lost)
 
@@ -238,6 +237,10 @@ class ReplayLog(DivergentCalls):
             self._consume_to(self._turns.let_through_to(body, self._recorded, self._at, self._end))
             if self._attempt.left.get(body) and self._recorded[self._at].body != body:
                 self._stuck(fact)
+
+    def asks(self, key: str) -> str | None:
+        """Return the key of the approval that a policy asked for before the call with a key, None without one."""
+        return self._attempt.asks.get(key)
 
     def begins(self, key: str) -> bool:
         """Say whether the open attempt recorded the beginning of a wait under a key."""
