@@ -14,6 +14,7 @@ class Code(StrEnum):
     MALFORMED = "malformed"
     INVALID_CONFIG = "invalid_config"
     INVALID_IGNORE = "invalid_ignore"
+    INVALID_FILTER = "invalid_filter"
     INVALID_LIMIT = "invalid_limit"
     INVALID_POLICY = "invalid_policy"
     INVALID_INPUT = "invalid_input"

@@ -18,6 +18,8 @@ from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
+from machine.engine.filter_text import All, Comparison, Condition, parsed
+from machine.engine.filtered_runs import Found, filtered
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import facts_from
 from machine.engine.run_reader import PastRun, parent_of
@@ -25,10 +27,11 @@ from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of
-from machine.stores.base import Message
+from machine.stores.base import Message, RunPage, Store
 from machine.waits import EffectWait
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
@@ -40,6 +43,7 @@ def runs(
     *,
     status: str | None = None,
     op: str | None = None,
+    where: str | None = None,
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
     session: Injected,
 ) -> int:
@@ -54,6 +58,9 @@ def runs(
         limit_exceeded. An unfinished run that nobody drives is interrupted.
     op
         Only runs of this op.
+    where
+        Only runs for which this holds, such as 'error.code = "state_timeout" and state = "pay.charge" and
+        waiting > 1h'. docs/looking-at-runs.md has the columns.
     limit
         How many at most.
     """
@@ -62,13 +69,25 @@ def runs(
         raise UsageError(
             f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
         )
+    unreadable: list[Found] = []
     with session.open_store() as store:
-        page = store.list_runs(status=status, op=op, limit=limit)
+        if where is None:
+            page = store.list_runs(status=status, op=op, limit=limit)
+        else:
+            more = [
+                Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
+            ]
+            page, unreadable = _where(store, All((parsed(where), *more)), limit)
+    for found in unreadable:
+        text = clean(found.error.info.message) if found.error is not None else ""
+        session.note("left out", f"{found.row.run_id} cannot be read: {text}")
     if session.as_json:
-        session.out.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
+        left_out = {"unreadable": [found.row.run_id for found in unreadable]} if where is not None else {}
+        rows = [row._asdict() for row in page.rows]
+        session.out.json({"runs": rows, "more": page.cursor is not None, **left_out})
         return 0
     if not page.rows:
-        session.note("note", "there is no such run" if status or op else "there are no runs yet")
+        session.note("note", "there is no such run" if status or op or where else "there are no runs yet")
         return 0
     session.out.table(
         ["RUN", "STATUS", "EVENTS", "STARTED", "OP"],
@@ -86,6 +105,20 @@ def runs(
     if page.cursor is not None:
         session.note("note", f"there are more; --limit {limit * 10} shows them")
     return 0
+
+
+def _where(store: Store, condition: Condition, limit: int) -> tuple[RunPage, list[Found]]:
+    """Return the newest runs for which a condition holds, and those whose log cannot be read."""
+    rows: list[RunRow] = []
+    unreadable: list[Found] = []
+    for found in filtered(store, condition):
+        if found.error is not None:
+            unreadable.append(found)
+        elif len(rows) == limit:
+            return RunPage(rows, rows[-1].run_id), unreadable
+        else:
+            rows.append(found.row)
+    return RunPage(rows, None), unreadable
 
 
 def show(run: RunOrBundle, /, *, session: Injected) -> int:
