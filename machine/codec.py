@@ -56,6 +56,7 @@ from machine.typed_values import (
 from machine.waits import (
     WAIT_KINDS,
     EffectWait,
+    PauseWait,
     PlanWait,
     SecretWait,
     Wait,
@@ -89,7 +90,7 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
-    waits = (EffectWait, PlanWait, SecretWait, *WAIT_KINDS.values())
+    waits = (EffectWait, PlanWait, SecretWait, PauseWait, *WAIT_KINDS.values())
     _tagged(converter, Wait, waits)
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # it is in the info of an event

@@ -70,6 +70,8 @@ class Code(StrEnum):
     EFFECT_UNCERTAIN = "effect_uncertain"
     # the run
     ORPHAN_ATTEMPT_RECOVERED = "orphan_attempt_recovered"
+    PAUSE_PENDING = "pause_pending"
+    NOT_PAUSED = "not_paused"
     RECOVERY_LIMIT = "recovery_limit"
     RETRY_BUDGET_SPENT = "retry_budget_spent"
     ATTEMPT_INTERRUPTED = "attempt_interrupted"

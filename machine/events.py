@@ -277,6 +277,7 @@ class RunSuspended:
 
 
 CODE_CHANGE: Final = "code_change"
+CONTINUED: Final = "continued"
 """Value of `by` for a run that continues although a suspended attempt no longer does what it had done."""
 
 

@@ -23,12 +23,14 @@ from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
 from machine.model_prices import spending_of
+from machine.plan_checks import by_tag, check_key
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.recorded_clients import Chosen, clients_of
 from machine.state import (
     DependsOnStrategy,
     Handler,
     IdempotencyKey,
+    OnError,
     OnUncertain,
     PlanState,
     SideEffects,
@@ -178,6 +180,7 @@ class Plan:
         timeout: float | None = ...,
         on_uncertain: str = ...,
         reconcile: Handler | None = ...,
+        on_error: str = ...,
     ) -> Callable[[Handler], PlanState]: ...
 
     def state(
@@ -194,6 +197,7 @@ class Plan:
         timeout: float | None = None,
         on_uncertain: str = OnUncertain.RETRY,
         reconcile: Handler | None = None,
+        on_error: str = OnError.FAIL,
     ) -> PlanState | Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
 
@@ -216,6 +220,7 @@ class Plan:
                     timeout=timeout,
                     on_uncertain=on_uncertain,
                     reconcile=reconcile,
+                    on_error=on_error,
                 )
             except PlanError as exc:
                 raise PlanError(f"state {called!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc
@@ -301,8 +306,8 @@ def _validated(plan: Plan) -> Graph:
     edges = set(plan._edges)  # noqa: SLF001
     for state in states.values():
         edges.update((earlier, state.id) for earlier in state.after)
-        edges.update((earlier, state.id) for earlier in _by_tag(state, states))
-        _check_key(state)
+        edges.update((earlier, state.id) for earlier in by_tag(state, states))
+        check_key(state)
     for edge in sorted(edges):
         for end in edge:
             if end not in states:
@@ -323,47 +328,6 @@ def _validated(plan: Plan) -> Graph:
         canonical.artifact_id(shape),
         _packed(shape),
     )
-
-
-def _check_key(state: PlanState) -> None:
-    """Refuse an effect without an idempotency key, and a key that no effect is sent with."""
-    effectful = state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
-    if effectful and state.meta.idempotency is None:
-        raise PlanError(
-            f"state {state.id} applies a side effect and declares no idempotency key",
-            code=Code.MISSING_IDEMPOTENCY_KEY,
-            hint='add idempotency="..." or a function of the context, so that a retry is recognised',
-        )
-    if not effectful and state.meta.idempotency is not None:
-        raise PlanError(
-            f"state {state.id} declares an idempotency key and no side effect, so nothing would be sent with it",
-            code=Code.UNUSED_IDEMPOTENCY_KEY,
-            hint='add side_effects="apply_side_effect" if the state has one; otherwise leave idempotency= out',
-        )
-
-
-def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
-    found: list[str] = []
-    for tag in state.meta.depends_on:
-        before: list[str] = []
-        for other in states.values():
-            if other.id == state.id:
-                break
-            if tag in other.meta.tags:
-                before.append(other.id)
-        if not before:
-            raise PlanError(
-                f"state {state.id} depends on tag {str(tag)!r}, which no state declared before it has",
-                code=Code.DANGLING_DEPENDENCY_TAG,
-            )
-        match state.meta.depends_on_strategy:
-            case DependsOnStrategy.LATEST:
-                found.append(before[-1])
-            case DependsOnStrategy.EARLIEST:
-                found.append(before[0])
-            case DependsOnStrategy.LATEST_SUCCESSFUL:
-                found.extend(before)
-    return found
 
 
 def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:

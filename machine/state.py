@@ -50,6 +50,15 @@ class DependsOnStrategy(StrEnum):
     """All of them: the last to succeed is not known in advance, so each must have ended."""
 
 
+class OnError(StrEnum):
+    """The treatment of a state that has failed for good."""
+
+    FAIL = "fail"
+    """The run fails."""
+    PAUSE = "pause"
+    """The run is paused, until a person lets it go on."""
+
+
 class OnUncertain(StrEnum):
     """The treatment of an effect whose outcome a crash has hidden."""
 
@@ -125,6 +134,10 @@ def _on_uncertain(value: str) -> OnUncertain:
     return _member(OnUncertain, "on_uncertain", value)
 
 
+def _on_error(value: str) -> OnError:
+    return _member(OnError, "on_error", value)
+
+
 @attrs.frozen(kw_only=True)
 class StateMeta:
     """The declaration of a state. All of it but functions is part of the plan's fingerprint.
@@ -132,7 +145,8 @@ class StateMeta:
     `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key an
     effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an
     effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
-    `effect.happened(response)` or `effect.not_done()`.
+    `effect.happened(response)` or `effect.not_done()`. `on_error` says what becomes of the run when the state has
+    failed for good.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
@@ -146,6 +160,7 @@ class StateMeta:
     timeout: float | None = attrs.field(default=None)
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
     reconcile: Handler | None = attrs.field(default=None)
+    on_error: OnError = attrs.field(default=OnError.FAIL, converter=_on_error)
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:
@@ -200,6 +215,7 @@ class StateMeta:
             timeout=meta["timeout"],
             on_uncertain=on_uncertain if reconciles else meta["on_uncertain"],
             reconcile=self.reconcile if reconciles else None,
+            on_error=meta.get("on_error", OnError.FAIL),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -221,6 +237,8 @@ class StateMeta:
             "retry": codec.to_json(self.retry) if self.retry else None,
             "timeout": self.timeout,
             "on_uncertain": self.on_uncertain.value,
+            # absent at its default, so that the plans of earlier versions keep their ids
+            **({"on_error": self.on_error.value} if self.on_error is not OnError.FAIL else {}),
         }
 
 

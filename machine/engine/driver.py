@@ -157,8 +157,7 @@ class Run:
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
-        alone = not self.live or self.second is not None
-        self.concurrency = 1 if alone else max_concurrency or 1
+        self.concurrency = 1 if not self.live or self.second is not None else max_concurrency or 1
         self._concurrent = max_concurrency is not None
         self._bounded = self.live and self.config.durability is not Durability.EFFECTS
 
@@ -205,6 +204,7 @@ class Run:
             self.config,
             self.log.history,
             cancel=said.cancel,
+            pause=said.pause,
             failed=said.failed or self._overlooked,
             limited=said.limited,
             reached=said.reached,

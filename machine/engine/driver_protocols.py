@@ -147,6 +147,8 @@ class Outside(NamedTuple):
     secrets_lost: bool = False
     reached: LimitReached | None = None
     """In a replay, the limit that the run reached here."""
+    pause: bool = False
+    """True when the run was asked to be paused."""
     wall_ms: int = 0
     """The time in which attempts have been open."""
 

@@ -252,7 +252,13 @@ class LiveLog:
             self.deliver()
         lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
         wall_ms = 0 if self.wall is None else self.wall.ms
-        return Outside(graph, self._control.cancelling, secrets_lost=bool(lost), wall_ms=wall_ms)
+        return Outside(
+            graph,
+            self._control.cancelling,
+            secrets_lost=bool(lost),
+            pause=self._control.pausing,
+            wall_ms=wall_ms,
+        )
 
     def choose_ms(self, least: int, most: int) -> int:
         """Return a delay between two, chosen by the operating system's randomness: no handler can seed it."""

@@ -23,7 +23,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.kernel.suspension import of_handlers
+from machine.kernel.suspension import of_timing
 from machine.waits import WAIT_KINDS
 
 
@@ -46,7 +46,7 @@ def without_suspensions(entries: Iterable[Entry]) -> list[Entry]:
                 left[at] = None
                 continue
             attempts[event.state_id] = event.attempt
-        elif isinstance(event, RunSuspended) and of_handlers(event.waits):
+        elif isinstance(event, RunSuspended) and of_timing(event.waits):
             run_suspended = len(left)
         elif isinstance(event, RunResumed) and run_suspended is not None:
             at, run_suspended = run_suspended, None
@@ -103,6 +103,13 @@ def parts_of_attempt(entries: Iterable[Entry], state_id: str, attempt: int) -> A
     return AttemptParts(before, own, seen)
 
 
+def _is_open(block: list[Entry]) -> bool:
+    """Say whether the entries of a state end within an attempt."""
+    kinds = (StateEntered, StateFailed, StateCompleted)
+    last = next((entry.event for entry in reversed(block) if isinstance(entry.event, kinds)), None)
+    return isinstance(last, StateEntered)
+
+
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
     """Return a run's entries with those of each state next to each other, in an order the run could have had."""
     return [entry for block in blocks_of(entries) for entry in block]
@@ -125,8 +132,11 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
             reached = [[entry]]
             continue
         if state_id is None:
-            blocks += [*unsettled.values(), *reached, [entry]]
-            unsettled, reached = {}, []
+            # one in one piece was put away here and went on: it stands where it ended
+            open_ones = {state: block for state, block in unsettled.items() if _is_open(block)}
+            ended = [block for state, block in unsettled.items() if state not in open_ones]
+            blocks += [*ended, *reached, [entry]]
+            unsettled, reached = open_ones, []
             continue
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):

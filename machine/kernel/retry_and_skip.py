@@ -13,8 +13,8 @@ from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.transactions import SQL
 from machine.plan import Graph
-from machine.state import OnUncertain
-from machine.waits import EffectWait
+from machine.state import OnError, OnUncertain
+from machine.waits import EffectWait, PauseWait
 
 SKIP_REASON: Final = "skip_tag:"
 """Reason of a skip by configuration, followed by the tag."""
@@ -87,8 +87,9 @@ def retry_decision(
 
     A failure is retried if its error is `retryable` and the policy has attempts left. An attempt that was
     interrupted or left open by a crash is no failure: another follows at once. A state that asks for a person's
-    answer about an effect suspends the run instead. A suspended attempt goes on as soon as one of its waits is
-    answered, or when it is `woken`, because its driver can itself do what it waits for.
+    answer about an effect suspends the run instead, and so does one that has failed for good and pauses the run. A
+    suspended attempt goes on as soon as one of its waits is answered, or when it is `woken`, because its driver can
+    itself do what it waits for.
     """
     state, failed = history.states[state_id], history.states[state_id].failed
     if state.status is StateStatus.SUSPENDED:
@@ -102,7 +103,7 @@ def retry_decision(
     stopped = error is not None and error.code in STOPPED_CODES
     retried = error is not None and error.retryable and failed.failures < policy.max_attempts
     if not (waiting or stopped or retried or asks):
-        return None
+        return SuspendRun((PauseWait(state_id),)) if meta.on_error is OnError.PAUSE else None
     unknown = history.uncertain_of(state_id)
     if not asks and meta.on_uncertain is not OnUncertain.ASK:
         # a database takes no idempotency key: it may have been left one, which the next attempt looks up

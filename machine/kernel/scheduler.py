@@ -26,7 +26,7 @@ from machine.kernel.history import History
 from machine.kernel.retry_and_skip import retry_decision, skip_decision, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
-from machine.waits import Wait
+from machine.waits import PauseWait, Wait
 
 
 @attrs.define
@@ -92,7 +92,7 @@ class Schedule:
         if begun is not None or self.busy:
             return begun or self.awaiting(config)
         if waits and not self.failing:
-            return SuspendRun(tuple(waits))
+            return SuspendRun(tuple([wait for wait in waits if isinstance(wait, PauseWait)] or waits))
         # the first one in plan order, because in a replay they may end in another order
         error = (
             next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None

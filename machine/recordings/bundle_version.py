@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from machine.events import DomainEventRecorded, Entry, LimitReached, WaitBegun
+from machine.events import DomainEventRecorded, Entry, LimitReached, RunSuspended, WaitBegun
+from machine.kernel.suspension import pauses
 
 
 class Needs(IntEnum):
@@ -16,7 +17,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits and policy, artifacts that handlers wrote, and choices of what is retried."""
+    """Limits and policy, artifacts that handlers wrote, choices of what is retried, and pauses."""
 
 
 _WITH_SECRETS: Final = 3
@@ -35,6 +36,10 @@ _OF_RETRIES: Final = {"jitter", "retry_on", "give_up_on"}
 """The fields of its retry policy that need controls."""
 
 
+def _is_pause(entry: Entry) -> bool:
+    return isinstance(entry.event, RunSuspended) and pauses(entry.event.waits)
+
+
 def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     """Return what a program must know to judge a run, given its events and the JSON of its manifest."""
     configured = manifest.get("run_config", {})
@@ -42,7 +47,7 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     if not _OF_RETRIES.isdisjoint(configured.get("retry_policy", ())):
         needs = max(needs, Needs.CONTROLS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached) or _is_output(entry):
+        if isinstance(entry.event, LimitReached) or _is_output(entry) or _is_pause(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
             needs = max(needs, Needs.WAITS)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from machine.errors import Code, ErrorInfo
 from machine.events import (
     CODE_CHANGE,
+    CONTINUED,
     Entry,
     Event,
     FactRecorded,
@@ -19,6 +20,7 @@ from machine.events import (
     StateEntered,
 )
 from machine.kernel.run_status import RunStatus
+from machine.kernel.suspension import pauses
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 from machine.waits import (
@@ -65,8 +67,12 @@ def delay_of(event: Event | None, least: int, most: int) -> int:
 
 
 def of_operators(event: Event | None, following: Event | None) -> int:
-    """Return how many of two events between attempts are an operator's: an answer, or the leave of changed code."""
+    """Return how many of two events between attempts are an operator's: an answer, a pause, leave to go on."""
     if isinstance(event, FactRecorded):
+        return 1
+    if isinstance(event, RunResumed) and event.by == CONTINUED:
+        return 1
+    if isinstance(event, RunSuspended) and pauses(event.waits):  # other states may end later in a replay
         return 1
     suspends = isinstance(event, RunSuspended)
     resumed = following if suspends else event

@@ -74,6 +74,28 @@ def test_signal_reaches_every_run_that_a_filter_selects(machine, names):
     assert machine("resume", "--all", "--jobs", "1").code == 0
 
 
+def test_runs_are_paused_and_go_on_by_filter_and_by_name(machine, names):
+    dry = machine("pause", "--where", "wait = signal", "--dry-run", "--json")
+    assert (dry.code, dry.json["total"]) == (0, 2)
+    said = machine("pause", "--where", "wait = signal", "--json")
+    assert (said.code, said.json["failed"]) == (0, 0)
+    last = next(run_id for run_id, name in names.items() if name == "wait3")
+    machine("signal", last, "paid", "7")
+    resumed = machine("resume", last)
+    assert resumed.code == 4
+    assert f"machine continue {last}" in resumed.err
+    assert "it is paused" in machine("waiting").out
+    assert "somebody to let it go on" in machine("events", last).out
+    assert [row["run_id"] for row in machine("runs", "--where", "wait = pause", "--json").json["runs"]] == [
+        last
+    ]
+
+    assert "machine resume" in machine("continue", last).err
+    assert machine("resume", last).code == 0
+    assert machine("continue", last).code == 1
+    assert machine("continue", "--where", "state = work.only", "--json").json["total"] == 1
+
+
 def test_what_fails_stops_no_other_and_is_the_exit_code(machine, names, monkeypatch):
     import machine as library
 
