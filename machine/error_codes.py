@@ -93,6 +93,8 @@ class Code(StrEnum):
     FACT_AMBIGUOUS = "fact_ambiguous"
     INVOCATION_CONFLICT = "invocation_conflict"
     INVALID_INVOCATION_KEY = "invalid_invocation_key"
+    INVALID_LABEL = "invalid_label"
+    INVALID_WORKER_NAME = "invalid_worker_name"
     HANDLER_ERROR = "handler_error"
     WORKER_DIED = "worker_died"
     PROGRAM_LEFT = "program_left"

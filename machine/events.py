@@ -260,6 +260,15 @@ class WaitBegun:
     attempt: int
 
 
+DRIVER: Final = "driver"
+"""Name in the info of `state_entered` for whoever drives the attempt: HOST:PID, and the name of a worker."""
+
+REASON: Final = "reason"
+"""Name in the info of the `run_completed` of a cancelled run for the reason that was given."""
+
+CANCELLED_BY: Final = "cancelled_by"
+"""Name in the same info for who asked for it."""
+
 INBOX_SEEN: Final = "inbox_seen"
 """Name in the info of `run_suspended` for the number of the last message that was read, as text."""
 

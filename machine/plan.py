@@ -24,6 +24,7 @@ from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
 from machine.model_prices import spending_of
 from machine.plan_checks import by_tag, check_key
+from machine.plan_input import input_class
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.recorded_clients import Chosen, clients_of
 from machine.state import (
@@ -98,6 +99,7 @@ class Plan:
     run keeps what its plan said when it began. `clients` names libraries whose clients are recorded in the handlers
     of this plan, such as `"requests"`, without a change of the code that uses them. `usage` names interfaces of
     models (`"openai"`, `"anthropic"`) whose answers say what was spent, and `prices` what each costs (`Price`).
+    `input` is a class that the input of each run is checked against: of attrs, a dataclass or a model of pydantic.
     """
 
     def __init__(
@@ -113,16 +115,14 @@ class Plan:
         clients: Iterable[Chosen] = (),
         usage: Iterable[str] = (),
         prices: Mapping[str, Any] | None = None,
+        input: type | None = None,  # noqa: A002 - the name that it has in `run`
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
             raise PlanError(f"the version of plan {op_id!r} must be a non-empty string, not {version!r}")
         self.version = version
-        for name, value, kind in (
-            ("transports", transports, Mapping),
-            ("catalogue", catalogue, Catalogue),
-            ("ignore", ignore, Ignore),
-        ):
+        given = {"transports": transports, "catalogue": catalogue, "ignore": ignore}
+        for (name, value), kind in zip(given.items(), (Mapping, Catalogue, Ignore), strict=True):
             if value is not None and not isinstance(value, kind):
                 raise PlanError(f"{name} of plan {op_id!r} must be a {kind.__name__}, not {value!r}")
         self.transports: Mapping[str, Any] = dict(transports or {})
@@ -133,6 +133,7 @@ class Plan:
         except UsageError as exc:
             raise PlanError(f"plan {op_id!r}: {exc.message}", hint=exc.hint) from exc
         self.spending = spending_of(usage, prices, op_id)
+        self.input = input_class(input, op_id)
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None
@@ -295,10 +296,6 @@ def _shape(states: Mapping[str, PlanState], edges: tuple[tuple[str, str], ...]) 
     }
 
 
-def _packed(shape: bytes) -> tuple[bytes, int]:
-    return zlib.compress(shape, 1), len(shape)
-
-
 def _validated(plan: Plan) -> Graph:
     states = plan._states  # noqa: SLF001 - the other half of the class, to which nothing is added any more
     if not states:
@@ -326,7 +323,7 @@ def _validated(plan: Plan) -> Graph:
         ordered,
         order,
         canonical.artifact_id(shape),
-        _packed(shape),
+        (zlib.compress(shape, 1), len(shape)),
     )
 
 
@@ -351,7 +348,9 @@ def recorded_graph(shape_bytes: bytes) -> Graph:
     plan_id = canonical.artifact_id(shape_bytes)
     shape = shape_of(plan_id, shape_bytes)
     _, edges = parts_of(shape)
-    return Graph("", "", {}, tuple(edges), order_of(shape), plan_id, _packed(shape_bytes))
+    return Graph(
+        "", "", {}, tuple(edges), order_of(shape), plan_id, (zlib.compress(shape_bytes, 1), len(shape_bytes))
+    )
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:

@@ -39,6 +39,7 @@ RANKS = {
                 "importable_names",
                 "limits",
                 "model_prices",
+                "policy",
                 "retry_policy",
             ),
             *("process_identity", "unstorable_values", "termination"),
@@ -61,6 +62,9 @@ RANKS = {
                 "codec",
                 "event_bytes",
                 "catalogue",
+                "labels",
+                "plan_input",
+                "input_schema",
                 "secrets",
             ),
             *(

@@ -93,7 +93,11 @@ COMMANDS: Final = {
     "schedule resume": ("machine.cli.schedule:resume", "Let a paused schedule start runs again."),
     "schedule remove": ("machine.cli.schedule:remove", "Delete a schedule; its runs stay."),
     "schedule run": ("machine.cli.schedule:run", "Start the runs of schedules when they are due."),
-    "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
+    "policy check": (
+        "machine.cli.policy:check",
+        "Try a policy on the calls of a recorded run, before it is in force.",
+    ),
+    "plan": ("machine.cli.plan:plan", "Show a plan's validated graph, and the input that it takes."),
     "torture": (
         "machine.cli.torture:torture",
         "Crash a run at every boundary, with every fault, and check that it recovers.",
@@ -103,6 +107,7 @@ COMMANDS: Final = {
 
 GROUPS: Final = {
     "golden": "Work on the files of golden runs.",
+    "policy": "Try rules for calls.",
     "schedule": "Start plans at set times.",
     "secrets": "Replace or delete the keys that secrets are stored under.",
 }

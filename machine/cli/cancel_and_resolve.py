@@ -73,6 +73,8 @@ def cancel(
     run: str | None = None,
     /,
     *,
+    reason: str | None = None,
+    by: str | None = None,
     timeout: float = 30.0,
     chosen: Selection = NOBODY,
     session: Injected,
@@ -87,6 +89,10 @@ def cancel(
     ----------
     run
         The run: its id, the beginning of it, or @last. Left out with --where.
+    reason
+        Why, for those who look at the run later.
+    by
+        Who asks for it. By default the user of this process.
     timeout
         How many seconds to wait for the process that drives it.
     """
@@ -95,10 +101,12 @@ def cancel(
         return for_each(
             session,
             chosen,
-            lambda store, run_id: {"status": machine.cancel(run_id, store=store, timeout=timeout).status},
+            lambda store, run_id: {
+                "status": machine.cancel(run_id, reason=reason, by=by, store=store, timeout=timeout).status
+            },
         )
     with session.writing(run) as (store, run_id):
-        result = machine.cancel(run_id, store=store, timeout=timeout)
+        result = machine.cancel(run_id, reason=reason, by=by, store=store, timeout=timeout)
     if session.as_json:
         session.out.json({"run_id": run_id, "status": result.status, "digest": result.digest})
     else:

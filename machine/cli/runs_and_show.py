@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import attrs
@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine import codec
+from machine.cli.answer_text import answers_of, tell_answers
 from machine.cli.child_text import child_of, tell_children
-from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle
+from machine.cli.command_session import Injected, Repeated, RunOrBundle, Session, names_bundle
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
@@ -24,13 +25,15 @@ from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits
 from machine.engine.recorded_answers import facts_from
 from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
-from machine.events import EffectIntended
+from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEntered
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of
+from machine.labels import LABELS, labels_in
+from machine.labels import parsed as parsed_labels
 from machine.stores.base import Message, RunPage, Store
 from machine.waits import EffectWait
 
@@ -44,6 +47,7 @@ def runs(
     status: str | None = None,
     op: str | None = None,
     where: str | None = None,
+    label: Repeated = (),
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
     session: Injected,
 ) -> int:
@@ -61,6 +65,8 @@ def runs(
     where
         Only runs for which this holds, such as 'error.code = "state_timeout" and state = "pay.charge" and
         waiting > 1h'. docs/looking-at-runs.md has the columns.
+    label
+        Only runs with this label, NAME=VALUE. Given more than once, with all of them.
     limit
         How many at most.
     """
@@ -69,28 +75,31 @@ def runs(
         raise UsageError(
             f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
         )
-    unreadable: list[Found] = []
+    wanted, unreadable = parsed_labels(label), list[Found]()
     with session.open_store() as store:
         if where is None:
-            page = store.list_runs(status=status, op=op, limit=limit)
+            page = store.list_runs(status=status, op=op, labels=wanted, limit=limit)
         else:
             more = [
                 Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
             ]
-            page, unreadable = _where(store, All((parsed(where), *more)), limit)
+            page, unreadable = _where(store, All((parsed(where), *more)), wanted, limit)
     for found in unreadable:
         text = clean(found.error.info.message) if found.error is not None else ""
         session.note("left out", f"{found.row.run_id} cannot be read: {text}")
     if session.as_json:
         left_out = {"unreadable": [found.row.run_id for found in unreadable]} if where is not None else {}
-        rows = [row._asdict() for row in page.rows]
+        rows = [{**row._asdict(), LABELS: labels_in(row.labels)} for row in page.rows]
         session.out.json({"runs": rows, "more": page.cursor is not None, **left_out})
         return 0
     if not page.rows:
-        session.note("note", "there is no such run" if status or op or where else "there are no runs yet")
+        session.note(
+            "note", "there is no such run" if status or op or where or wanted else "there are no runs yet"
+        )
         return 0
+    labelled = any(row.labels for row in page.rows)
     session.out.table(
-        ["RUN", "STATUS", "EVENTS", "STARTED", "OP"],
+        ["RUN", "STATUS", "EVENTS", "STARTED", "OP", *(["LABELS"] if labelled else [])],
         [
             (
                 row.run_id[:_RUN_PREFIX],
@@ -98,6 +107,7 @@ def runs(
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
                 clean(row.op_id),
+                *([_labels_text(labels_in(row.labels))] if labelled else []),
             )
             for row in page.rows
         ],
@@ -107,11 +117,13 @@ def runs(
     return 0
 
 
-def _where(store: Store, condition: Condition, limit: int) -> tuple[RunPage, list[Found]]:
+def _where(
+    store: Store, condition: Condition, labels: Mapping[str, str], limit: int
+) -> tuple[RunPage, list[Found]]:
     """Return the newest runs for which a condition holds, and those whose log cannot be read."""
     rows: list[RunRow] = []
     unreadable: list[Found] = []
-    for found in filtered(store, condition):
+    for found in filtered(store, condition, labels=labels):
         if found.error is not None:
             unreadable.append(found)
         elif len(rows) == limit:
@@ -129,6 +141,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
+        answers = answers_of(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
@@ -139,11 +152,13 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "unconsumed": list(map(_message_json, kept)),
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
+            "answers": answers,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
         tell_children(session, children)
+        tell_answers(session, answers)
         _print_waits(session, waits, kept)
         if not log.history.final:
             word, name = ("import", run) if names_bundle(run) else ("resume", log.run_id)
@@ -177,6 +192,12 @@ def _as_json(
                 "trace": times.trace if times else None,
             }
         )
+    drivers = {
+        entry.event.state_id: entry.info.get(DRIVER)
+        for entry in log.entries
+        if isinstance(entry.event, StateEntered)
+    }
+    states = [{**state, DRIVER: drivers.get(str(state["state_id"]))} for state in states]
     failed = [state for state in states if state["status"] == "failed"]
     error = failed[-1]["error"] if failed else None
     if history.error is not None:
@@ -195,12 +216,15 @@ def _as_json(
         "facts_from": facts_from(log.entries[0]),
         "started_ms": log.entries[0].ts_millis,
         "updated_ms": log.entries[-1].ts_millis,
+        "labels": labels_in(log.entries[0].info.get(LABELS)),
         "input": manifest.input_params,
         "config": codec.to_json(manifest.run_config),
         "provenance": codec.to_json(built) if built else None,
         "used": used_json(history.usage),
         "states": states,
         "error": error,
+        REASON: log.entries[-1].info.get(REASON),
+        CANCELLED_BY: log.entries[-1].info.get(CANCELLED_BY),
         "fork_at": fork_point(history),
         "uncertain": [
             {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}
@@ -231,10 +255,13 @@ def _print(
         ("digest", short(log.digest)),
         ("started", f"{moment(began, seconds=True)}, {duration(max(ended - began, 0))} to its last event"),
         ("events", str(history.head_seq)),
+        *_cancelled(log),
         *_forked_from(log),
         *used_rows(log.history.usage, manifest.run_config.limits),
         ("input", compact(manifest.input_params, 66)),
     ]
+    if labels := labels_in(log.entries[0].info.get(LABELS)):
+        rows.append(("labels", _labels_text(labels)))
     changed = _changed(manifest.run_config)
     if changed:
         rows.append(("config", compact(changed, 66)))
@@ -295,6 +322,16 @@ def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
     out.line((f"error[{error.code}]", "bold red"), f"{where}: {clean(error.message)}")
     for line in causes_text(error.causes):
         out.line(clean(line))
+
+
+def _cancelled(log: PastRun) -> list[tuple[str, Cell]]:
+    info = log.entries[-1].info
+    rows = (("cancelled", CANCELLED_BY, "by "), ("reason", REASON, ""))
+    return [(word, clean(f"{before}{info[name]}")) for word, name, before in rows if name in info]
+
+
+def _labels_text(labels: Mapping[str, str]) -> str:
+    return clean(" ".join(f"{name}={value}" for name, value in labels.items()))
 
 
 def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:

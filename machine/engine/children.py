@@ -16,7 +16,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.engine import run_reader
-from machine.engine.run_keeper import CANCEL
+from machine.engine.cancel_reason import CANCEL
 from machine.engine.stop_signal import Control
 from machine.errors import Code, ConcurrencyError, ErrorInfo, NotFoundError, RunError
 from machine.events import INBOX_SEEN, Entry, RunSuspended
@@ -126,6 +126,11 @@ class ChildRuns:
         self._control.stop(reason)
         await anyio.sleep_forever()
         raise reason
+
+    def spent(self, run_id: str) -> str | None:
+        """Return what a child that has ended has spent, as the info of a fact says it; None for nothing."""
+        history, _ = run_reader.folded(self._store, run_id)
+        return history.usage.spent
 
     async def give_up(self, run_id: str) -> None:
         """Cancel a child, durably, unless it has ended or belongs to another run."""

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from machine.engine.in_process_waits import LOOK_SECONDS
-from machine.io.attempt_scope import current_task
+from machine.io.settle_barrier import current_task
 from machine.kernel.decisions import AwaitAttempts, Decision, Done, EnterState
 
 

@@ -45,12 +45,13 @@ from machine.events import (
     StateSkipped,
 )
 from machine.exception_to_error_info import interrupted, orphaned, suspended
-from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
+from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.run_controls import RunControls
+from machine.io.settle_barrier import running_tasks
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import decide
@@ -72,7 +73,6 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Frontier
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
-from machine.kernel.state_history import StateStatus
 from machine.kernel.suspension import of_handlers
 from machine.plan import Graph
 from machine.recorded_clients import Clients
@@ -237,7 +237,9 @@ class Run:
                 max_concurrency = self.config.execution_mode.max_concurrency
                 self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
             case RecoverOrphan(state_id):
-                await self._emit(StateFailed(state_id, orphaned(state_id)))
+                await self._emit(
+                    StateFailed(state_id, orphaned(state_id, limited=self.log.history.usage.limited))
+                )
             case ReachLimit(reached):
                 await self._emit(reached)
                 self.control.limit()
@@ -300,7 +302,8 @@ class Run:
         if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
-        earlier = await self._earlier(decision) if self._goes_on(decision) else None
+        known = self.log.history.states.get(decision.state_id)
+        earlier = await self._earlier(decision) if known is not None and known.goes_on else None
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
         await self.log.emit([entered], self._merged())
         if self._bounded or self.careful:
@@ -323,7 +326,7 @@ class Run:
         self.refuse_if_aborted()
         if earlier is not None and (changed := earlier.changed()) is not None:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
-        if self.live and self.log.history.usage.reached is not None:  # whatever its handler made of it
+        if self.live and self.log.history.usage.limited:  # whatever its handler made of it
             ending, payloads, info = StateFailed(state.id, self._interrupted(state.id)), Payloads(), None
         await self.log.emit([ending], payloads, info)
         await self._end_children(ending=False)
@@ -331,13 +334,8 @@ class Run:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 
     def _interrupted(self, state_id: str) -> ErrorInfo:
-        limited = self.log.history.usage.reached is not None
+        limited = self.log.history.usage.limited
         return interrupted(state_id, cancelled=self.control.cancelling, limited=limited)
-
-    def _goes_on(self, decision: EnterState) -> bool:
-        """Say whether an attempt was suspended and goes on."""
-        known = self.log.history.states.get(decision.state_id)
-        return known is not None and known.status is StateStatus.SUSPENDED and not known.anew
 
     async def _earlier(self, decision: EnterState) -> Earlier | None:
         """Return the recorded part of an attempt that goes on, None in a replay."""

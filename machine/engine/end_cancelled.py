@@ -27,7 +27,8 @@ async def end_cancelled(store: Store, run_id: str) -> History:
         while True:
             match close_open_attempts(history):
                 case RecoverOrphan(state_id):
-                    await log.emit([StateFailed(state_id, orphaned(state_id))])
+                    error = orphaned(state_id, limited=history.usage.limited)
+                    await log.emit([StateFailed(state_id, error)])
                 case CompleteRun(status, final_snapshot_id, error):
                     await end_children(store, history, log.load, end_cancelled)
                     await log.emit([RunCompleted(status.value, final_snapshot_id, error)])

@@ -6,8 +6,9 @@ a row has are judged first; a log is read only when they do not decide. So every
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final
 
 import attrs
@@ -38,9 +39,14 @@ class Found:
 
 
 def filtered(
-    store: Store, condition: Condition, *, statuses: Collection[str] | None = None
+    store: Store,
+    condition: Condition,
+    *,
+    statuses: Collection[str] | None = None,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Found]:
-    """Yield the runs of a store for which a condition holds, newest first; only those with one of `statuses`.
+    """Yield the runs of a store for which a condition holds, newest first; only those with one of `statuses` and
+    with these labels.
 
     A run whose log cannot be read and whose row does not decide is yielded with its error. Raises `UsageError`
     (`invalid_filter`) for a status that there is not.
@@ -51,7 +57,7 @@ def filtered(
         (status,) = statuses
     now_ms, cursor = store.clock(), None
     while True:
-        page = store.list_runs(status=status, op=op, limit=_PAGE, cursor=cursor)
+        page = store.list_runs(status=status, op=op, labels=labels, limit=_PAGE, cursor=cursor)
         for row in page.rows:
             if statuses is not None and row.status not in statuses:
                 continue

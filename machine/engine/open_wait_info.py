@@ -28,8 +28,8 @@ class OpenWaitInfo:
     """A wait that is open: of a run, in a state, for what, since when, and until when.
 
     `kind` is `approval`, `signal`, `timer`, `child`, `effect_outcome` or `pause`; `unreadable` is a run that may
-    wait and whose log cannot be read, for which `error` says why. Times are in milliseconds since the epoch. `prompt` and
-    `data` are those of an approval, `name` and `correlation` those of a signal, and `child` is the id of a child
+    wait and whose log cannot be read, for which `error` says why. Times are in milliseconds since the epoch.
+    `prompt` and `data` are those of an approval, `name` and `correlation` those of a signal, and `child` is the id of a child
     run. `commands` are the commands that answer it, as words after `machine`.
     """
 

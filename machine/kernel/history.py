@@ -173,7 +173,7 @@ class History:
             )
         elif state.status is StateStatus.FAILED and not state.failed.cut:
             raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
-        goes_on = state.status is StateStatus.SUSPENDED and not state.anew
+        goes_on = state.goes_on
         number = state.attempts - goes_on
         if event.attempt != number:
             raise LogError(

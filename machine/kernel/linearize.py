@@ -103,13 +103,6 @@ def parts_of_attempt(entries: Iterable[Entry], state_id: str, attempt: int) -> A
     return AttemptParts(before, own, seen)
 
 
-def _is_open(block: list[Entry]) -> bool:
-    """Say whether the entries of a state end within an attempt."""
-    kinds = (StateEntered, StateFailed, StateCompleted)
-    last = next((entry.event for entry in reversed(block) if isinstance(entry.event, kinds)), None)
-    return isinstance(last, StateEntered)
-
-
 def one_after_another(entries: Iterable[Entry]) -> list[Entry]:
     """Return a run's entries with those of each state next to each other, in an order the run could have had."""
     return [entry for block in blocks_of(entries) for entry in block]
@@ -141,4 +134,11 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):
             blocks.append(unsettled.pop(state_id))
-    return [*blocks, *unsettled.values(), *reached]
+    # in a log that ends too early, only what is open as well follows what is open
+    return [*blocks, *sorted(unsettled.values(), key=_is_open), *reached]
+
+
+def _is_open(block: Iterable[Entry]) -> bool:
+    """Say whether the last attempt in the block of a state has not ended."""
+    bounds = [entry.event for entry in block if isinstance(entry.event, StateEntered | StateFailed)]
+    return bool(bounds) and isinstance(bounds[-1], StateEntered)

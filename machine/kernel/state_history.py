@@ -136,6 +136,11 @@ class StateHistory:
         """Let a state that has failed for good be tried again."""
         self.status, self.failed = StateStatus.WAITING, self.failed.let_go(ts_millis)
 
+    @property
+    def goes_on(self) -> bool:
+        """True while its last attempt is suspended, and the next one is the same."""
+        return self.status is StateStatus.SUSPENDED and not self.anew
+
     def leads_to(self, state_id: str) -> bool:
         """Say whether the edge to a successor is live."""
         by_passed = self.reason is not None and self.reason.startswith((NOT_TAKEN, UNREACHABLE))

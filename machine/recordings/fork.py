@@ -52,6 +52,7 @@ from machine.kernel.linearize import one_after_another, without_suspensions
 from machine.kernel.run_status import RunStatus
 from machine.kernel.suspension import of_handlers
 from machine.kernel.usage import refuse_spent
+from machine.labels import labels_kept
 from machine.limits import Limits
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
@@ -176,6 +177,7 @@ async def fork(
         "parent_run_id": run_id,
         "parent_seq": str(at),
         **watched.provided.info(),
+        **labels_kept(prefix[0].info),
     }
     if past is not None:
         info[SHARED_PAST_ID] = payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
