@@ -45,10 +45,9 @@ def filtered(
     statuses: Collection[str] | None = None,
     labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Found]:
-    """Yield the runs of a store for which a condition holds, newest first; only those with one of `statuses` and
-    with these labels.
+    """Yield the runs of a store for which a condition holds, newest first.
 
-    A run whose log cannot be read and whose row does not decide is yielded with its error. Raises `UsageError`
+    Only those with one of `statuses` and with these labels. A run whose log cannot be read and whose row does not decide is yielded with its error. Raises `UsageError`
     (`invalid_filter`) for a status that there is not.
     """
     check_statuses(condition)

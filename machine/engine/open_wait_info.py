@@ -29,8 +29,8 @@ class OpenWaitInfo:
 
     `kind` is `approval`, `signal`, `timer`, `child`, `effect_outcome` or `pause`; `unreadable` is a run that may
     wait and whose log cannot be read, for which `error` says why. Times are in milliseconds since the epoch.
-    `prompt` and `data` are those of an approval, `name` and `correlation` those of a signal, and `child` is the id of a child
-    run. `commands` are the commands that answer it, as words after `machine`.
+    `prompt` and `data` are those of an approval, `name` and `correlation` those of a signal, and `child` is the id
+    of a child run. `commands` are the commands that answer it, as words after `machine`.
     """
 
     run_id: str
