@@ -46,6 +46,7 @@ class ArtifactKind(StrEnum):
     CONTEXT_CHUNK = "context_chunk"
     FACT_REQUEST = "fact_request"
     FACT_PAYLOAD = "fact_payload"
+    NEXT_INPUT = "next_input"
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
     OUTPUT = "output"
@@ -96,6 +97,7 @@ class StateCompleted:
 
     `wrote` lists the keys it wrote, in a run with concurrent states, None where nothing else could have written
     meanwhile; `not_taken` lists the states after it that it chose not to continue to, None when it made no choice.
+    `next_input_id` is the artifact of the input with which the run is to go on as another.
     """
 
     type: ClassVar[str] = "state_completed"
@@ -103,6 +105,7 @@ class StateCompleted:
     context_snapshot_id: str
     wrote: tuple[str, ...] | None = None
     not_taken: tuple[str, ...] | None = None
+    next_input_id: str | None = None
 
 
 @attrs.frozen
@@ -286,7 +289,6 @@ class RunSuspended:
 
 
 CODE_CHANGE: Final = "code_change"
-CONTINUED: Final = "continued"
 """Value of `by` for a run that continues although a suspended attempt no longer does what it had done."""
 
 
@@ -325,13 +327,14 @@ class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
     `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `recovery_limit`, `limit_exceeded` or `task_left_behind`.
+    `several_next_runs`, `recovery_limit`, `limit_exceeded`, `task_left_behind`. `next_input_id` is of its state.
     """
 
     type: ClassVar[str] = "run_completed"
     status: str
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
+    next_input_id: str | None = None
 
 
 @attrs.frozen

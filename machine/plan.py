@@ -182,6 +182,7 @@ class Plan:
         on_uncertain: str = ...,
         reconcile: Handler | None = ...,
         on_error: str = ...,
+        preview: Any = ...,
     ) -> Callable[[Handler], PlanState]: ...
 
     def state(
@@ -199,6 +200,7 @@ class Plan:
         on_uncertain: str = OnUncertain.RETRY,
         reconcile: Handler | None = None,
         on_error: str = OnError.FAIL,
+        preview: Any = None,
     ) -> PlanState | Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
 
@@ -222,6 +224,7 @@ class Plan:
                     on_uncertain=on_uncertain,
                     reconcile=reconcile,
                     on_error=on_error,
+                    preview=preview,
                 )
             except PlanError as exc:
                 raise PlanError(f"state {called!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc

@@ -1,4 +1,4 @@
-"""The rules for the states of a plan that need more than one declaration, or the whole of one."""
+"""The rules of a plan that concern one state: its idempotency key, and the states that its tags name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_key(state: PlanState) -> None:
 
 
 def by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
-    """Return the states that a state follows because of a tag in its `depends_on`."""
+    """Return the states that a state follows by the tags that it depends on. Raises `PlanError`."""
     found: list[str] = []
     for tag in state.meta.depends_on:
         before: list[str] = []

@@ -5,15 +5,15 @@ Values only: nothing here runs a handler, and a state does not know its plan.
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import attrs
 
 from machine import codec
+from machine.callee import Callee, callee_of, reconcile_callee
 from machine.config import LONGEST_SECONDS, RetryPolicy
 from machine.errors import Code, IdError, PlanError, StateError
 from machine.ids import OpId, StateId, Tag
@@ -93,6 +93,9 @@ class StateOutcome:
     A state with successors may choose among them: `goto` names those to continue to, and no other edge leads on;
     `skip` names those not to continue to. A name is `step.state`, the full id, or the result of the decorator. A
     state that no edge leads to any more is skipped, and so are the states that follow only it.
+
+    `next_run` is the input, a JSON object, of a run that continues this one: it begins with the same plan and
+    configuration when this one has completed, after all other states. One state of a run may give it.
     """
 
     snapshot: Literal["never", "on_success", "always"] = attrs.field(
@@ -101,11 +104,17 @@ class StateOutcome:
     error: BaseException | str | None = None
     goto: tuple[str, ...] | None = attrs.field(default=None, converter=_names)
     skip: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    next_run: Mapping[str, Any] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.goto is not None and self.skip:
             raise StateError(
                 "an outcome says where to go on or what to skip, not both", code=Code.INVALID_OUTCOME
+            )
+        if self.error is not None and self.next_run is not None:
+            raise StateError(
+                "an outcome fails the attempt or says how the run goes on, not both",
+                code=Code.INVALID_OUTCOME,
             )
 
 
@@ -140,13 +149,14 @@ def _on_error(value: str) -> OnError:
 
 @attrs.frozen(kw_only=True)
 class StateMeta:
-    """The declaration of a state. All of it but functions is part of the plan's fingerprint.
+    """The declaration of a state. All of it but functions and previews is part of the plan's fingerprint.
 
     `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key an
     effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an
     effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
-    `effect.happened(response)` or `effect.not_done()`. `on_error` says what becomes of the run when the state has
-    failed for good.
+    `effect.happened(response)` or `effect.not_done()`. `preview` is the outcome of its effects in a dry run, or a
+    function `(ctx, request)` that returns it, `NotImplemented` for one that it does not know. `on_error` says what
+    becomes of the run when the state has failed for good.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
@@ -161,6 +171,7 @@ class StateMeta:
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
     reconcile: Handler | None = attrs.field(default=None)
     on_error: OnError = attrs.field(default=OnError.FAIL, converter=_on_error)
+    preview: Any = attrs.field(default=None)
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:
@@ -194,6 +205,11 @@ class StateMeta:
             )
 
     def __attrs_post_init__(self) -> None:
+        if self.preview is not None and self.side_effects is not SideEffects.APPLY_SIDE_EFFECT:
+            raise PlanError(
+                "preview is the outcome of effects in a dry run, and this state applies none",
+                hint='add side_effects="apply_side_effect" if it does; otherwise leave preview= out',
+            )
         # the standard tag follows from the declaration, so that --skip-tag apply_side_effect misses nothing
         if self.side_effects is SideEffects.APPLY_SIDE_EFFECT and EFFECT_TAG not in self.tags:
             object.__setattr__(self, "tags", (*self.tags, EFFECT_TAG))
@@ -216,6 +232,7 @@ class StateMeta:
             on_uncertain=on_uncertain if reconciles else meta["on_uncertain"],
             reconcile=self.reconcile if reconciles else None,
             on_error=meta.get("on_error", OnError.FAIL),
+            preview=self.preview if "preview" in meta else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -228,6 +245,9 @@ class StateMeta:
                 idempotency = {"type": "key", "key": key}
             case _:
                 idempotency = {"type": "key", "function": True}
+        preview = (
+            {} if self.preview is None else {"preview": "function" if callable(self.preview) else "value"}
+        )
         return {
             "tags": [str(tag) for tag in self.tags],
             "depends_on": [str(tag) for tag in self.depends_on],
@@ -239,6 +259,7 @@ class StateMeta:
             "on_uncertain": self.on_uncertain.value,
             # absent at its default, so that the plans of earlier versions keep their ids
             **({"on_error": self.on_error.value} if self.on_error is not OnError.FAIL else {}),
+            **preview,
         }
 
 
@@ -314,79 +335,3 @@ def is_plain(handler: Handler) -> bool:
         inspect.iscoroutinefunction(handler)
         or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - an object whose call is one
     )
-
-
-_ALL: Final = (0, 1, 2)
-"""The positions of a function that takes all three values by position, as most do: none is left for a keyword."""
-
-
-@attrs.frozen
-class Callee:
-    """A function, and the positions of its parameters among three offered values."""
-
-    function: Callable[..., Any]
-    positional: tuple[int, ...] = _ALL
-    keywords: tuple[tuple[str, int], ...] = ()
-
-    def call(self, *offered: Any) -> tuple[Any, ...]:
-        """Return the function, followed by the values to call it with."""
-        function = self.function
-        if self.positional == _ALL:
-            return (function, *offered)
-        if self.keywords:
-            function = functools.partial(function, **{name: offered[place] for name, place in self.keywords})
-        return (function, *(offered[place] for place in self.positional))
-
-
-def callee_of(
-    what: str, function: Callable[..., Any], offered: Sequence[str] = ("ctx", "io", "rec")
-) -> Callee:
-    """Return a function with its choice of three offered values: those that it names, in its own order.
-
-    A function with other parameters takes all three in order. Raises `PlanError` when neither call is possible.
-    """
-    try:
-        signature = _own_signature(function)
-    except ValueError:  # a builtin without a signature: only calling it can tell
-        return Callee(function)
-    places = {name: place for place, name in enumerate(offered)}
-    positional: list[int] = []
-    keywords: dict[str, int] = {}
-    unknown: list[str] = []
-    passed_over = False
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            keywords.update((name, place) for name, place in places.items() if place not in positional)
-        elif name not in places:
-            passed_over = True
-            if parameter.default is parameter.empty:
-                unknown.append(name)
-        elif passed_over or parameter.kind is parameter.KEYWORD_ONLY:
-            keywords[name] = places[name]
-        else:
-            positional.append(places[name])
-    if not unknown:
-        taken = _ALL if tuple(positional) == _ALL else tuple(positional)
-        return Callee(function, taken, tuple(keywords.items()))
-    try:
-        signature.bind(*offered)
-    except TypeError:
-        raise PlanError(
-            f"{what} asks for {', '.join(unknown)}; it takes what it names of {', '.join(offered)}, in any order"
-        ) from None
-    return Callee(function)
-
-
-def reconcile_callee(function: Callable[..., Any]) -> Callee:
-    """Return a reconcile function with the parameters that it takes.
-
-    Raises `PlanError` when it cannot be called.
-    """
-    return callee_of("the reconcile function", function, ("ctx", "io", "effect"))
-
-
-def _own_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return a function's signature; for a wrapper that passes everything on, that of the wrapped function."""
-    signature = inspect.signature(function, follow_wrapped=False)
-    passes_on = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values())
-    return inspect.signature(function) if passes_on else signature

@@ -11,18 +11,21 @@ from cyclopts.validators import Number
 
 from machine import codec
 from machine.cli.answer_text import answers_of, tell_answers
+from machine.cli.chain_text import place_of, tell_chain
 from machine.cli.child_text import child_of, tell_children
-from machine.cli.command_session import Injected, Repeated, RunOrBundle, Session, names_bundle
+from machine.cli.command_session import Flag, Injected, Repeated, RunOrBundle, Session, names_bundle
+from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
+from machine.engine.dry_report import is_dry_run, report_of
 from machine.engine.filter_text import All, Comparison, Condition, parsed
 from machine.engine.filtered_runs import Found, filtered
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
-from machine.engine.recorded_answers import facts_from
+from machine.engine.recorded_answers import applied_from, facts_from
 from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEntered
@@ -49,11 +52,13 @@ def runs(
     where: str | None = None,
     label: Repeated = (),
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
+    segments: Flag = False,
     session: Injected,
 ) -> int:
     """List runs, newest first.
 
-    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it.
+    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it. Runs that
+    continue each other are one row, that of the last one.
 
     Parameters
     ----------
@@ -69,6 +74,8 @@ def runs(
         Only runs with this label, NAME=VALUE. Given more than once, with all of them.
     limit
         How many at most.
+    segments
+        Show each of the runs that continue each other.
     """
     statuses = [*RunStatus, INTERRUPTED]
     if status is not None and status not in statuses:
@@ -78,12 +85,12 @@ def runs(
     wanted, unreadable = parsed_labels(label), list[Found]()
     with session.open_store() as store:
         if where is None:
-            page = store.list_runs(status=status, op=op, labels=wanted, limit=limit)
+            page = store.list_runs(status=status, op=op, labels=wanted, limit=limit, segments=segments)
         else:
             more = [
                 Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
             ]
-            page, unreadable = _where(store, All((parsed(where), *more)), wanted, limit)
+            page, unreadable = _where(store, All((parsed(where), *more)), wanted, segments, limit)
     for found in unreadable:
         text = clean(found.error.info.message) if found.error is not None else ""
         session.note("left out", f"{found.row.run_id} cannot be read: {text}")
@@ -106,7 +113,7 @@ def runs(
                 (clean(row.status), STYLES.get(row.status, "")),
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
-                clean(row.op_id),
+                clean(row.op_id) + (f", segment {row.segment}" if row.segment else ""),
                 *([_labels_text(labels_in(row.labels))] if labelled else []),
             )
             for row in page.rows
@@ -118,12 +125,12 @@ def runs(
 
 
 def _where(
-    store: Store, condition: Condition, labels: Mapping[str, str], limit: int
+    store: Store, condition: Condition, labels: Mapping[str, str], segments: bool, limit: int
 ) -> tuple[RunPage, list[Found]]:
     """Return the newest runs for which a condition holds, and those whose log cannot be read."""
     rows: list[RunRow] = []
     unreadable: list[Found] = []
-    for found in filtered(store, condition, labels=labels):
+    for found in filtered(store, condition, labels=labels, segments=segments):
         if found.error is not None:
             unreadable.append(found)
         elif len(rows) == limit:
@@ -141,6 +148,8 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
+        chain = place_of(log)
+        dry = DryReportText(report_of(store, run_id, log)) if is_dry_run(log) else None
         answers = answers_of(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
@@ -152,12 +161,18 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "unconsumed": list(map(_message_json, kept)),
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
+            "chain": chain,
+            "applied_from": applied_from(log.entries[0]),
+            "dry_run": None if dry is None else dry.as_json(),
             "answers": answers,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
+        tell_chain(session, chain)
         tell_children(session, children)
+        if dry is not None:
+            dry.show(session.out)
         tell_answers(session, answers)
         _print_waits(session, waits, kept)
         if not log.history.final:
@@ -338,6 +353,8 @@ def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
     if (begun_by := child_of(log)) is not None:
         return [("child of", clean(begun_by["run_id"]))]
     parent, source = parent_of(log.entries[0]), facts_from(log.entries[0])
+    if (shown_by := applied_from(log.entries[0])) is not None:
+        return [("applies", f"the dry run {clean(shown_by)}")]
     if source is not None:
         return [("facts", f"from {clean(source)}")]
     return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []

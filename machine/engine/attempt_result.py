@@ -12,6 +12,7 @@ from machine import canonical
 from machine.config import RetryPolicy, RunConfig
 from machine.did_you_mean import did_you_mean
 from machine.engine.driver_protocols import TimedOut
+from machine.engine.next_input import next_input_id
 from machine.engine.retry_verdict import judged, retried
 from machine.errors import Code, Failure, StateError
 from machine.events import Event, StateCompleted, StateFailed
@@ -20,6 +21,7 @@ from machine.exception_to_error_info import describe, trace
 from machine.failed_attempt_info import CAUSES, RETRY_AFTER, write_causes
 from machine.io.attempt_scope import Payloads
 from machine.kernel.context import Context
+from machine.kernel.known_after_apply import needed_by
 from machine.kernel.sealed_facts import REUSED
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
@@ -54,9 +56,11 @@ class Ending:
     ) -> tuple[_Ended, Snapshot]:
         """Return the end of an attempt whose handler returned, and the new context.
 
-        Raises `StateError` and `ContextError` for a forbidden result, write or change in place.
+        Raises `StateError` and `ContextError` for a forbidden result, write, change in place or next input.
         """
         state, ctx = self.state, self.ctx
+        if (needed := needed_by(ctx)) is not None:
+            raise needed
         if outcome is None:
             outcome = _NOTHING
         if not isinstance(outcome, StateOutcome):
@@ -82,12 +86,17 @@ class Ending:
             )
         chooses = outcome.goto is not None or outcome.skip
         not_taken = _not_taken(graph, state.id, outcome) if chooses else None
+        given, next_id = outcome.next_run, None
+        if given is not None:
+            next_id = next_input_id(state.id, given, self.secrets, payloads)
         snapshot = self._staged(base, payloads)
         wrote = tuple(sorted(ctx.staged)) if self.concurrent else None
-        return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
+        return (StateCompleted(state.id, snapshot.id, wrote, not_taken, next_id), self.info()), snapshot
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return the end of an attempt that failed; `failure` is the snapshot to look at."""
+        if (needed := needed_by(self.ctx)) is not None:
+            return StateFailed(self.state.id, self.secrets.error(needed.info(self.state.id))), self.info()
         error = self.secrets.error(describe(exc, redact=self.secrets.text))
         if self.policy.selects:
             error = attrs.evolve(error, retryable=retried(exc, self.policy))

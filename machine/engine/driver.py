@@ -53,7 +53,6 @@ from machine.io.request_identity import RequestRules
 from machine.io.run_controls import RunControls
 from machine.io.settle_barrier import running_tasks
 from machine.io.transport import Transport
-from machine.kernel.context import Context
 from machine.kernel.decide import decide
 from machine.kernel.decisions import (
     ChangePlan,
@@ -71,6 +70,7 @@ from machine.kernel.decisions import (
     SuspendRun,
 )
 from machine.kernel.frontier import Frontier
+from machine.kernel.known_after_apply import context_on
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.suspension import of_handlers
@@ -263,9 +263,9 @@ class Run:
             case LoseSecrets(suspended):
                 goes_on = RunResumed("secrets_lost", secrets_lost=True)
                 await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
-            case CompleteRun(status, final_snapshot_id, error):
+            case CompleteRun(status, final_id, error, next_id):
                 await self._end_children(ending=True)
-                await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
+                await self.log.end(RunCompleted(status.value, final_id, error, next_id), self._merged())
 
     def _merged(self) -> Payloads | None:
         """Return the new nodes of the merged contexts of concurrent states, None in sequential mode."""
@@ -356,8 +356,8 @@ class Run:
     ) -> tuple[Event, Mapping[str, str] | None]:
         """Run an attempt and return the event that ends it, with its informational data."""
         base = self._base(state.id, decision.base_snapshot_id)
-        ctx = Context(base)
         followed = None if self.schedule is None else self.schedule.frontier.followed
+        ctx = context_on(base, self.config, self.log.history, state.id, followed)
         orphans = self.log.history.states[state.id].failed.orphans
         if earlier is not None:
             orphans = (*orphans, decision.attempt)

@@ -19,8 +19,15 @@ from machine.stores.base import Store
 
 
 async def end_cancelled(store: Store, run_id: str) -> History:
-    """End a run, and its children before it; return its history. Raises `ConcurrencyError` if it is driven."""
-    with Keeper(store, run_id) as keeper:
+    """End a run, and its children before it; return its history. Raises `ConcurrencyError` if it is driven.
+
+    Of runs that continue each other it is the last one, which may have begun only now.
+    """
+    last = store.last_segment(run_id)
+    with Keeper(store, last) as keeper:
+        if store.last_segment(last) != last:
+            return await end_cancelled(store, last)
+        run_id = last
         await end_left(run_id)
         history, chain = run_reader.folded(store, run_id)
         log = operator_log(store, keeper, history, chain)

@@ -44,11 +44,13 @@ def filtered(
     *,
     statuses: Collection[str] | None = None,
     labels: Mapping[str, str] = MappingProxyType({}),
+    segments: bool = True,
 ) -> Iterator[Found]:
     """Yield the runs of a store for which a condition holds, newest first.
 
-    Only those with one of `statuses` and with these labels. A run whose log cannot be read and whose row does not decide is yielded with its error. Raises `UsageError`
-    (`invalid_filter`) for a status that there is not.
+    Only those with one of `statuses` and with these labels; `segments` as in `Store.list_runs`. A run whose log
+    cannot be read and whose row does not decide is yielded with its error. Raises `UsageError` (`invalid_filter`)
+    for a status that there is not.
     """
     check_statuses(condition)
     status, op = _demanded(condition, "status"), _demanded(condition, "op")
@@ -56,7 +58,9 @@ def filtered(
         (status,) = statuses
     now_ms, cursor = store.clock(), None
     while True:
-        page = store.list_runs(status=status, op=op, labels=labels, limit=_PAGE, cursor=cursor)
+        page = store.list_runs(
+            status=status, op=op, labels=labels, limit=_PAGE, cursor=cursor, segments=segments
+        )
         for row in page.rows:
             if statuses is not None and row.status not in statuses:
                 continue

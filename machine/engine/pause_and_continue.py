@@ -22,12 +22,12 @@ from machine.engine.plan_change import recorded_shape
 from machine.engine.run_keeper import CONTINUE, PAUSE, Keeper
 from machine.engine.run_result import RunResult, result_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
-from machine.events import CONTINUED, RunResumed, RunSuspended, StateFailed
+from machine.events import RunResumed, RunSuspended, StateFailed
 from machine.exception_to_error_info import orphaned
 from machine.io.running_programs import end_left
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus, require
-from machine.kernel.suspension import pauses
+from machine.kernel.suspension import CONTINUED, pauses
 from machine.plan_shape import order_of
 from machine.stores.base import Store
 from machine.waits import PauseWait

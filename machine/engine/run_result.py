@@ -7,10 +7,12 @@ from typing import Any
 
 import attrs
 
+from machine import canonical
 from machine.errors import ErrorInfo
 from machine.events import STOPPED_CODES
 from machine.kernel.history import History
 from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.run_status import RunStatus
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.state_history import StateStatus
 from machine.stores.base import Store
@@ -25,7 +27,9 @@ class RunResult:
     the final context, decoded, empty while the run can continue; `error` is why it failed, None when it did not;
     `waits` is the external input that a suspended run waits for. `fork_at` is the event from which to retry a
     failed state, None when none failed: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the present
-    code and the recorded facts.
+    code and the recorded facts. `next_input` is the input of the run that would continue a completed one and that
+    was not begun (a dry run, `begin_next=False`), None otherwise: of runs that continue each other, a result is
+    that of the last one.
     """
 
     run_id: str
@@ -37,6 +41,7 @@ class RunResult:
     error: ErrorInfo | None = None
     waits: tuple[Wait, ...] = ()
     fork_at: int | None = None
+    next_input: Mapping[str, Any] | None = None
 
 
 def result_of(
@@ -60,4 +65,16 @@ def result_of(
         error=history.error or (failed[-1] if failed else None),
         waits=history.unanswered,
         fork_at=fork_point(history),
+        next_input=_next_input(store, history),
     )
+
+
+def _next_input(store: Store, history: History) -> Mapping[str, Any] | None:
+    """Return the input of the run that would continue one that has completed, unless that has begun."""
+    if history.status is not RunStatus.COMPLETED or not history.next_inputs:
+        return None
+    if store.run_row(history.run_id or "").next_run_id is not None:
+        return None
+    (artifact_id,) = history.next_inputs.values()
+    given: Mapping[str, Any] = canonical.decode_stored(artifact_id, store.get(artifact_id))
+    return given

@@ -26,6 +26,7 @@ from machine.kernel.decisions import (
     SuspendRun,
 )
 from machine.kernel.history import History
+from machine.kernel.next_run import completed
 from machine.kernel.retry_and_skip import retry_decision, skip_decision, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
@@ -114,7 +115,7 @@ def _next_step(
         return schedule.next(plan, config, history, limited=limited, woken=woken)
     assert history.checkpoint is not None
     if len(history.settled) >= len(plan.order):
-        return CompleteRun(RunStatus.COMPLETED, history.checkpoint)
+        return completed(plan, history, history.checkpoint)
     state_id = _next(plan, history)
     state = history.states.get(state_id)
     if state is None:

@@ -68,6 +68,8 @@ class History:
     """The states whose last attempt did not complete: they failed, or wait for a retry."""
     branched: bool = False
     """True when a state has chosen not to continue to a successor."""
+    next_inputs: dict[str, str] = attrs.field(factory=dict)
+    """The inputs with which states said that the run goes on as another, by state."""
     open: dict[str, OpenAttempt] = attrs.field(factory=dict)
     """The attempts that have begun and not ended, by state; at most one in sequential mode."""
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
@@ -176,11 +178,8 @@ class History:
         goes_on = state.goes_on
         number = state.attempts - goes_on
         if event.attempt != number:
-            raise LogError(
-                seq,
-                f"attempt {event.attempt} of {state_id} begins where {number} is due",
-                code=Code.LOG_ATTEMPT_NUMBER,
-            )
+            text = f"attempt {event.attempt} of {state_id} begins where {number} is due"
+            raise LogError(seq, text, code=Code.LOG_ATTEMPT_NUMBER)
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
         due = self.checkpoint if self.max_concurrency is None else state.base_snapshot_id
         if due is not None and due != base:
@@ -211,6 +210,8 @@ class History:
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
         if event.not_taken is not None:
             state.not_taken, self.branched = event.not_taken, True
+        if event.next_input_id is not None:
+            self.next_inputs[event.state_id] = event.next_input_id
         if self.max_concurrency is None:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
@@ -235,12 +236,12 @@ class History:
         return False
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
-        seq = entry.seq
         if self.max_concurrency is None:
-            self._no_open_attempt(seq, "skips a state")
-        if event.state_id in self.states:
-            raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
-        self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
+            self._no_open_attempt(entry.seq, "skips a state")
+        state = log_rules.state_to_skip(self.states.get(event.state_id), entry.seq, event)
+        state.status, state.reason = StateStatus.SKIPPED, event.reason
+        self.states[event.state_id] = state
+        self.stopped.pop(event.state_id, None)
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
@@ -303,11 +304,8 @@ class History:
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
         if twice or (fact is not None and fact.outcome.final and event.key not in self.sealed.lost):
-            raise LogError(
-                seq,
-                f"the effect {event.key!r} was intended or has happened already",
-                code=Code.LOG_DUPLICATE_FACT,
-            )
+            text = f"the effect {event.key!r} was intended or has happened already"
+            raise LogError(seq, text, code=Code.LOG_DUPLICATE_FACT)
         self.uncertain[event.key] = event
         self.transactions.intend(event, entry.info)
         state = self.states[event.state_id]
@@ -370,6 +368,7 @@ class History:
         self._become(seq, RunStatus(event.status))
         if self.max_concurrency is None and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
+        log_rules.check_next_input(entry, event, self.next_inputs)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.open_waits.by_key.clear()
         self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error

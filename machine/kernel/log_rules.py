@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from machine.config import LONGEST_SECONDS
@@ -15,11 +16,13 @@ from machine.events import (
     RunCompleted,
     RunResumed,
     RunStarted,
+    StateSkipped,
     WaitBegun,
 )
 from machine.kernel.outputs import Outputs
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
-from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
+from machine.kernel.segments import NEXT_RUN
+from machine.kernel.state_history import FAILED_WITH, OpenAttempt, StateHistory, StateStatus
 
 Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 """The events that stand within an open attempt."""
@@ -43,6 +46,20 @@ def check_place(entry: Entry, run_id: str | None, status: RunStatus) -> None:
         raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
     if status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
         raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
+
+
+def check_next_input(entry: Entry, event: RunCompleted, next_inputs: Mapping[str, str]) -> None:
+    """Raise `LogError` where a run goes on as another, or does not, other than its states have said.
+
+    `next_inputs` are the inputs that they gave. Only the end of a run that has completed names the next one.
+    """
+    completed = event.status == RunStatus.COMPLETED
+    due = next(iter(next_inputs.values()), None) if completed else None
+    if event.next_input_id != due or (completed and len(next_inputs) > 1):
+        text = "the run goes on as another with an input that none of its states gave it"
+        raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
+    if NEXT_RUN in entry.info and due is None:
+        raise LogError(entry.seq, "the end names a next run and no input of it", code=Code.LOG_BAD_EVENT)
 
 
 def check_within(attempt: OpenAttempt | None, seq: int, event: Within) -> None:
@@ -75,3 +92,16 @@ def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) 
         text = f"a retry of {event.state_id} after {event.delay_ms} ms: not from now to one year"
         raise LogError(seq, text, code=Code.LOG_RETRY)
     return state
+
+
+def state_to_skip(state: StateHistory | None, seq: int, event: StateSkipped) -> StateHistory:
+    """Return the state that is skipped. Raises `LogError` for one that has begun, unless it has just failed.
+
+    Then the skip names the error, and the run goes on without the state.
+    """
+    if state is None:
+        return StateHistory(StateStatus.SKIPPED)
+    error = state.failed.error
+    if state.status is StateStatus.FAILED and error and event.reason == f"{FAILED_WITH}{error.code}":
+        return state
+    raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)

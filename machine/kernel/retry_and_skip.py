@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from machine.config import RunConfig
+from machine.config import IoMode, RunConfig
 from machine.errors import Code, ErrorCategory, ErrorInfo
 from machine.events import STOPPED_CODES
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus
-from machine.kernel.state_history import NOT_TAKEN, UNREACHABLE, StateStatus
+from machine.kernel.state_history import KNOWN_LATER, NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.transactions import SQL
 from machine.plan import Graph
 from machine.state import OnError, OnUncertain
@@ -82,8 +82,10 @@ def spent_error(plan: Graph, config: RunConfig, history: History, state_id: str)
 
 def retry_decision(
     plan: Graph, config: RunConfig, history: History, state_id: str, *, woken: bool = False
-) -> EnterState | ScheduleRetry | SuspendRun | None:
+) -> EnterState | ScheduleRetry | SuspendRun | SkipState | None:
     """Return the decision that follows a failed attempt of a state, or None when the state has failed for good.
+
+    One that needed what is known after apply is skipped: a dry run goes on without it.
 
     A failure is retried if its error is `retryable` and the policy has attempts left. An attempt that was
     interrupted or left open by a crash is no failure: another follows at once. A state that asks for a person's
@@ -97,6 +99,8 @@ def retry_decision(
             return EnterState(state_id, state.attempts - (not state.anew), history.checkpoint or "")
         return SuspendRun(history.open_waits.of_state(state_id))
     meta, error, checkpoint = plan.states[state_id].meta, failed.error, history.checkpoint or ""
+    if error is not None and error.code == Code.KNOWN_AFTER_APPLY and config.io_mode is IoMode.DRY_RUN:
+        return SkipState(state_id, KNOWN_LATER)
     policy = meta.retry or config.retry_policy
     waiting = state.status is StateStatus.WAITING
     asks = error is not None and error.code == Code.EFFECT_UNCERTAIN

@@ -19,10 +19,12 @@ from machine.kernel.decisions import (
     Decision,
     EnterState,
     ScheduleRetry,
+    SkipState,
     SuspendRun,
 )
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
+from machine.kernel.next_run import completed
 from machine.kernel.retry_and_skip import retry_decision, skip_decision, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
@@ -66,7 +68,7 @@ class Schedule:
         for state_id in self.frontier.take_ready():
             if state_id not in history.states and skip_decision(plan, config, history, state_id) is None:
                 self._base(state_id)  # so that a conflict is known as soon as it arises
-        stopped: dict[str, EnterState | ScheduleRetry] = {}
+        stopped: dict[str, EnterState | ScheduleRetry | SkipState] = {}
         waits: list[Wait] = []
         lost: str | None = None
         spent: dict[str, ErrorInfo] = {}
@@ -97,7 +99,7 @@ class Schedule:
         error = (
             next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None
         )
-        return self._ended(history, lost, error)
+        return self._ended(plan, history, lost, error)
 
     def awaiting(self, config: RunConfig) -> AwaitAttempts:
         """Return the decision to wait for the attempts that are being made."""
@@ -119,11 +121,11 @@ class Schedule:
         config: RunConfig,
         history: History,
         first: str,
-        stopped: Mapping[str, EnterState | ScheduleRetry],
+        stopped: Mapping[str, EnterState | ScheduleRetry | SkipState],
     ) -> Decision | None:
         """Return the decision that begins a state, or None when the limit is reached or it has no context."""
         again = stopped.get(first)
-        if isinstance(again, ScheduleRetry):
+        if isinstance(again, ScheduleRetry | SkipState):
             return again
         if len(self.busy) >= (history.max_concurrency or 1):
             return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)
@@ -134,14 +136,14 @@ class Schedule:
             return None
         return EnterState(first, 0, base) if again is None else again._replace(base_snapshot_id=base)
 
-    def _ended(self, history: History, lost: str | None, spent: ErrorInfo | None) -> CompleteRun:
+    def _ended(self, plan: Graph, history: History, lost: str | None, spent: ErrorInfo | None) -> CompleteRun:
         error = self.frontier.error or spent
         if lost is not None and error is None:
             error = self.frontier.missing_edge(lost, history.states[lost])
         failing = lost is not None or error is not None
-        status = RunStatus.FAILED if failing else RunStatus.COMPLETED
         try:
-            return CompleteRun(status, self.frontier.final().id, error)
+            final = self.frontier.final().id
+            return CompleteRun(RunStatus.FAILED, final, error) if failing else completed(plan, history, final)
         except Conflict as exc:
             # what failed before it is why the run does
             return CompleteRun(RunStatus.FAILED, None, error if failing else exc.error)

@@ -21,6 +21,13 @@ UNREACHABLE: Final = "unreachable:"
 """Prefix of the skip reason of a state that has only skipped predecessors; one of them is named."""
 
 
+FAILED_WITH: Final = "failed:"
+"""Prefix of the skip reason of a state that has failed and lets the run go on, followed by the error code."""
+
+KNOWN_LATER: Final = f"{FAILED_WITH}{Code.KNOWN_AFTER_APPLY}"
+"""Skip reason of a state of a dry run that needed what only applying it would tell."""
+
+
 class StateStatus(StrEnum):
     """The status of a state according to the log."""
 

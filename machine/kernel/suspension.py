@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Final
 
 from machine.errors import Code, LogError
-from machine.events import CONTINUED, EffectIntended, FactRecorded, RunResumed
+from machine.events import EffectIntended, FactRecorded, RunResumed
 from machine.kernel.state_history import StateHistory, StateStatus
 from machine.waits import ChildWait, EffectWait, HandlerWait, PauseWait, PlanWait, SecretWait, Wait
 
-_BY_PERSON = PauseWait()
+CONTINUED: Final = "continued"
+"""Value of `by` for a run that was paused and goes on."""
+
+_BY_PERSON: Final = PauseWait()
 
 
 def of_handlers(waits: Iterable[Wait]) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from machine.events import DomainEventRecorded, Entry, LimitReached, RunSuspended, WaitBegun
+from machine.config import IoMode
+from machine.events import DomainEventRecorded, Entry, LimitReached, RunSuspended, StateCompleted, WaitBegun
+from machine.io.approval_before_call import is_before_call
 from machine.kernel.suspension import pauses
 
 
@@ -17,12 +19,15 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits and policy, artifacts that handlers wrote, choices of what is retried, and pauses."""
+    """Limits and policy, artifacts that handlers wrote, dry runs, choices of what is retried, pauses,
+    and approvals that were asked before a call."""
+    NEXT_RUN = 3
+    """States that say that the run goes on as another."""
 
 
 _WITH_SECRETS: Final = 3
-_PLAIN: Final = {Needs.BASICS: 1, Needs.WAITS: 4, Needs.CONTROLS: 6}
-_READABLE: Final = {Needs.BASICS: 2, Needs.WAITS: 5, Needs.CONTROLS: 7}
+_PLAIN: Final = {Needs.BASICS: 1, Needs.WAITS: 4, Needs.CONTROLS: 6, Needs.NEXT_RUN: 8}
+_READABLE: Final = {Needs.BASICS: 2, Needs.WAITS: 5, Needs.CONTROLS: 7, Needs.NEXT_RUN: 9}
 READABLE: Final = _READABLE[Needs.BASICS]
 """The first version of the form that people review."""
 
@@ -44,13 +49,17 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     """Return what a program must know to judge a run, given its events and the JSON of its manifest."""
     configured = manifest.get("run_config", {})
     needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
-    if not _OF_RETRIES.isdisjoint(configured.get("retry_policy", ())):
+    of_retries = not _OF_RETRIES.isdisjoint(configured.get("retry_policy", ()))
+    if of_retries or configured.get("io_mode") == IoMode.DRY_RUN:
         needs = max(needs, Needs.CONTROLS)
     for entry in entries:
         if isinstance(entry.event, LimitReached) or _is_output(entry) or _is_pause(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
-            needs = max(needs, Needs.WAITS)
+            before_call = is_before_call(entry.event)
+            needs = max(needs, Needs.CONTROLS if before_call else Needs.WAITS)
+        elif isinstance(entry.event, StateCompleted) and entry.event.next_input_id is not None:
+            needs = Needs.NEXT_RUN
     return needs
 
 

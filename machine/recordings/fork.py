@@ -13,9 +13,10 @@ import attrs
 
 from machine import canonical, codec
 from machine.catalogue import Catalogue
-from machine.config import BuildProvenance, Target
+from machine.config import BuildProvenance, IoMode, Target
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.drive_run import drive
 from machine.engine.fork_overrides import overridden
 from machine.engine.fork_prefix import SHARED_PAST_ID, SharedPast
 from machine.engine.live_run_secrets import inheriting, recalled, secrets_of
@@ -28,7 +29,6 @@ from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, lease_ms_of
 from machine.engine.run_result import RunResult
-from machine.engine.start_and_resume import drive
 from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Watched
@@ -145,6 +145,11 @@ async def fork(
     provided = Provided.of(plan, transports, catalogue)
     watched = Watched(provided, reporter or Reporter(), SecondRun, lease_ms_of(lease))
     manifest = run_reader.manifest_of(source, started)
+    if manifest.run_config.io_mode is IoMode.DRY_RUN:
+        raise UsageError(
+            f"run {run_id} is a dry run, which makes no effect and has no fork",
+            hint="make another dry run, or the real run of this one: machine apply",
+        )
     payloads = Payloads()
     if limits is not None:
         refuse_spent(limits, history.usage)

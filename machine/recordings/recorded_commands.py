@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 from machine.errors import Code, ErrorInfo
 from machine.events import (
     CODE_CHANGE,
-    CONTINUED,
     Entry,
     Event,
     FactRecorded,
@@ -20,7 +19,7 @@ from machine.events import (
     StateEntered,
 )
 from machine.kernel.run_status import RunStatus
-from machine.kernel.suspension import pauses
+from machine.kernel.suspension import CONTINUED, pauses
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 from machine.waits import (

@@ -24,10 +24,12 @@ from machine.events import (
     Event,
     FactRecorded,
     LimitReached,
+    RunCompleted,
     RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
+    WaitBegun,
 )
 from machine.exception_causes import raised_text
 from machine.io.attempt_scope import AttemptScope, Payloads, Timers, stored_seal
@@ -152,10 +154,6 @@ class ReplayLog(DivergentCalls):
         """Accept what comes before a position of the recording without comparing it."""
         self._consume_to(position)
 
-    def pass_over(self) -> None:
-        """Accept the rest of the recording without comparing it."""
-        self._consume_to(len(self._recorded))
-
     def abort(self) -> BaseException | None:
         """Return the exception that ended the replay, or None: a handler may have suppressed it."""
         if self.divergence is not None:
@@ -195,6 +193,10 @@ class ReplayLog(DivergentCalls):
             else:
                 await self._match(event, body)
 
+    async def end(self, event: RunCompleted, payloads: Payloads | None = None) -> None:
+        """Compare the end of the run with the recording: the run that continues it is no part of that."""
+        await self.emit([event], payloads)
+
     async def durable(self, seq: int | None = None) -> None:
         """Return at once: a replay writes nothing."""
 
@@ -203,8 +205,7 @@ class ReplayLog(DivergentCalls):
 
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact of the recording, or one made by this replay."""
-        made = self._payloads.get(artifact_id)
-        if made is not None:
+        if (made := self._payloads.get(artifact_id)) is not None:
             return made.data
         try:
             return self._load(artifact_id)
@@ -242,15 +243,14 @@ class ReplayLog(DivergentCalls):
         """Return the key of the approval that a policy asked for before the call with a key, None without one."""
         return self._attempt.asks.get(key)
 
-    def begins(self, key: str) -> bool:
-        """Say whether the open attempt recorded the beginning of a wait under a key."""
-        return key in self._attempt.begins
+    def begins(self, key: str) -> WaitBegun | None:
+        """Return the beginning of a wait that the open attempt recorded under a key, or None."""
+        return self._attempt.begins.get(key)
 
     @property
     def suspends(self) -> bool:
         """True where the recorded attempt was put away."""
-        event = self._next()
-        return isinstance(event, StateFailed) and event.suspended
+        return isinstance(event := self._next(), StateFailed) and event.suspended
 
     def now_ms(self) -> int:
         """Return 0: a replay reads no clock."""
