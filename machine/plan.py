@@ -31,6 +31,7 @@ from machine.state import (
     DependsOnStrategy,
     Handler,
     IdempotencyKey,
+    OnError,
     OnUncertain,
     PlanState,
     SideEffects,
@@ -180,6 +181,7 @@ class Plan:
         timeout: float | None = ...,
         on_uncertain: str = ...,
         reconcile: Handler | None = ...,
+        on_error: str = ...,
         preview: Any = ...,
     ) -> Callable[[Handler], PlanState]: ...
 
@@ -197,6 +199,7 @@ class Plan:
         timeout: float | None = None,
         on_uncertain: str = OnUncertain.RETRY,
         reconcile: Handler | None = None,
+        on_error: str = OnError.FAIL,
         preview: Any = None,
     ) -> PlanState | Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
@@ -220,6 +223,7 @@ class Plan:
                     timeout=timeout,
                     on_uncertain=on_uncertain,
                     reconcile=reconcile,
+                    on_error=on_error,
                     preview=preview,
                 )
             except PlanError as exc:
@@ -259,8 +263,9 @@ class Plan:
             )
         if not callable(handler):
             raise PlanError(f"state {state_id}: {handler!r} is no function")
-        if isinstance(after, str | PlanState):
-            after = (after,)
+        if meta.retry is not None:
+            meta.retry.check_classes(f"state {state_id}")
+        after = (after,) if isinstance(after, str | PlanState) else after
         if meta == self._meta:
             meta = self._meta  # most states of a large plan are declared alike
         self._meta = meta

@@ -22,6 +22,8 @@ from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
 from machine.engine.dry_report import is_dry_run, report_of
+from machine.engine.filter_text import All, Comparison, Condition, parsed
+from machine.engine.filtered_runs import Found, filtered
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import applied_from, facts_from
 from machine.engine.run_reader import PastRun, parent_of
@@ -29,11 +31,13 @@ from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEntered
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of
-from machine.labels import LABELS, labels_in, parsed
-from machine.stores.base import Message
+from machine.labels import LABELS, labels_in
+from machine.labels import parsed as parsed_labels
+from machine.stores.base import Message, RunPage, Store
 from machine.waits import EffectWait
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
@@ -45,6 +49,7 @@ def runs(
     *,
     status: str | None = None,
     op: str | None = None,
+    where: str | None = None,
     label: Repeated = (),
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
     segments: Flag = False,
@@ -62,6 +67,9 @@ def runs(
         limit_exceeded. An unfinished run that nobody drives is interrupted.
     op
         Only runs of this op.
+    where
+        Only runs for which this holds, such as 'error.code = "state_timeout" and state = "pay.charge" and
+        waiting > 1h'. docs/looking-at-runs.md has the columns.
     label
         Only runs with this label, NAME=VALUE. Given more than once, with all of them.
     limit
@@ -74,15 +82,27 @@ def runs(
         raise UsageError(
             f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
         )
-    wanted = parsed(label)
+    wanted, unreadable = parsed_labels(label), list[Found]()
     with session.open_store() as store:
-        page = store.list_runs(status=status, op=op, labels=wanted, limit=limit, segments=segments)
+        if where is None:
+            page = store.list_runs(status=status, op=op, labels=wanted, limit=limit, segments=segments)
+        else:
+            more = [
+                Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
+            ]
+            page, unreadable = _where(store, All((parsed(where), *more)), wanted, segments, limit)
+    for found in unreadable:
+        text = clean(found.error.info.message) if found.error is not None else ""
+        session.note("left out", f"{found.row.run_id} cannot be read: {text}")
     if session.as_json:
+        left_out = {"unreadable": [found.row.run_id for found in unreadable]} if where is not None else {}
         rows = [{**row._asdict(), LABELS: labels_in(row.labels)} for row in page.rows]
-        session.out.json({"runs": rows, "more": page.cursor is not None})
+        session.out.json({"runs": rows, "more": page.cursor is not None, **left_out})
         return 0
     if not page.rows:
-        session.note("note", "there is no such run" if status or op or wanted else "there are no runs yet")
+        session.note(
+            "note", "there is no such run" if status or op or where or wanted else "there are no runs yet"
+        )
         return 0
     labelled = any(row.labels for row in page.rows)
     session.out.table(
@@ -102,6 +122,22 @@ def runs(
     if page.cursor is not None:
         session.note("note", f"there are more; --limit {limit * 10} shows them")
     return 0
+
+
+def _where(
+    store: Store, condition: Condition, labels: Mapping[str, str], segments: bool, limit: int
+) -> tuple[RunPage, list[Found]]:
+    """Return the newest runs for which a condition holds, and those whose log cannot be read."""
+    rows: list[RunRow] = []
+    unreadable: list[Found] = []
+    for found in filtered(store, condition, labels=labels, segments=segments):
+        if found.error is not None:
+            unreadable.append(found)
+        elif len(rows) == limit:
+            return RunPage(rows, rows[-1].run_id), unreadable
+        else:
+            rows.append(found.row)
+    return RunPage(rows, None), unreadable
 
 
 def show(run: RunOrBundle, /, *, session: Injected) -> int:

@@ -157,8 +157,7 @@ class Run:
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
-        alone = not self.live or self.second is not None
-        self.concurrency = 1 if alone else max_concurrency or 1
+        self.concurrency = 1 if not self.live or self.second is not None else max_concurrency or 1
         self._concurrent = max_concurrency is not None
         self._bounded = self.live and self.config.durability is not Durability.EFFECTS
 
@@ -205,6 +204,7 @@ class Run:
             self.config,
             self.log.history,
             cancel=said.cancel,
+            pause=said.pause,
             failed=said.failed or self._overlooked,
             limited=said.limited,
             reached=said.reached,
@@ -245,7 +245,8 @@ class Run:
                 self.control.limit()
             case SkipState(state_id, reason):
                 await self._emit(StateSkipped(state_id, reason))
-            case ScheduleRetry(state_id, attempt, delay_ms):
+            case ScheduleRetry(state_id, attempt, most_ms, jitter_ms):
+                delay_ms = self.log.choose_ms(most_ms - jitter_ms, most_ms)
                 await self._emit(RetryScheduled(state_id, attempt, delay_ms))
             case SuspendRun(waits):
                 if not (self.live and of_handlers(waits)):
@@ -313,8 +314,7 @@ class Run:
             ending, info = await self._tried(state, decision, payloads, earlier)
             if self.second is not None:
                 self.refuse_if_aborted()
-                differs = await self.second.differs(self, decision, ending, payloads)
-                if differs is not None:
+                if (differs := await self.second.differs(self, decision, ending, payloads)) is not None:
                     failed = StateFailed(state.id, self.secrets.attempt().error(differs))
                     ending, payloads, info = failed, Payloads(), None
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
@@ -362,7 +362,9 @@ class Run:
         if earlier is not None:
             orphans = (*orphans, decision.attempt)
         secrets = self.secrets.attempt(state.id, followed, but=orphans)
-        ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
+        ending = Ending(
+            state, ctx, secrets, self.context_format, self.config, concurrent=self.schedule is not None
+        )
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets, earlier)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
@@ -375,7 +377,7 @@ class Run:
         except PutAway:
             return StateFailed(state.id, suspended(state.id)), ending.info()
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), ending.info(**behind(exc, secrets))
+            return ending.timed_out(exc)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
@@ -389,8 +391,7 @@ class Run:
 
     def refuse_if_aborted(self) -> None:
         """Raise the reason why the run cannot continue, even if a handler suppressed it."""
-        reason = self.log.abort() or self._runner.failure
-        if reason is not None:
+        if (reason := self.log.abort() or self._runner.failure) is not None:
             raise reason
 
     def _overlook(self, error: StateError) -> None:

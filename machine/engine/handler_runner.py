@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, Self
 import attrs
 from anyio.lowlevel import current_token
 
+from machine.callee import Callee, reconcile_callee
 from machine.config import UndeclaredIo
 from machine.engine.blocking_recorder import BlockingRecorder
 from machine.engine.cancellation_origin import Cancellations, running_loop
@@ -34,7 +35,7 @@ from machine.io.attempt_scope import AttemptScope
 from machine.io.blocking_io import Blocking
 from machine.io.provider import IoProvider
 from machine.kernel.context import Context
-from machine.state import Callee, is_plain, reconcile_callee
+from machine.state import is_plain
 from machine.watch import audit_hook
 from machine.watch.setprofile import ProfiledWatch
 from machine.watch.sys_monitoring import MonitoredWatch

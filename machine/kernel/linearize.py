@@ -23,7 +23,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.kernel.suspension import of_handlers
+from machine.kernel.suspension import of_timing
 from machine.waits import WAIT_KINDS
 
 
@@ -46,7 +46,7 @@ def without_suspensions(entries: Iterable[Entry]) -> list[Entry]:
                 left[at] = None
                 continue
             attempts[event.state_id] = event.attempt
-        elif isinstance(event, RunSuspended) and of_handlers(event.waits):
+        elif isinstance(event, RunSuspended) and of_timing(event.waits):
             run_suspended = len(left)
         elif isinstance(event, RunResumed) and run_suspended is not None:
             at, run_suspended = run_suspended, None
@@ -125,8 +125,11 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
             reached = [[entry]]
             continue
         if state_id is None:
-            blocks += [*unsettled.values(), *reached, [entry]]
-            unsettled, reached = {}, []
+            # one in one piece was put away here and went on: it stands where it ended
+            open_ones = {state: block for state, block in unsettled.items() if _is_open(block)}
+            ended = [block for state, block in unsettled.items() if state not in open_ones]
+            blocks += [*ended, *reached, [entry]]
+            unsettled, reached = open_ones, []
             continue
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from machine.errors import Code, ErrorInfo
 from machine.events import (
     CODE_CHANGE,
     Entry,
     Event,
     FactRecorded,
+    RetryScheduled,
     RunCompleted,
     RunResumed,
     RunStarted,
@@ -17,12 +19,16 @@ from machine.events import (
     StateEntered,
 )
 from machine.kernel.run_status import RunStatus
+from machine.kernel.suspension import CONTINUED, pauses
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 from machine.waits import (
     PlanWait,
     SecretWait,
 )
+
+_SPENT: Final = frozenset({str(Code.RECOVERY_LIMIT), str(Code.RETRY_BUDGET_SPENT)})
+"""The codes of runs that ended because a state was not begun again although its failure allowed it."""
 
 
 class Asked(NamedTuple):
@@ -31,6 +37,10 @@ class Asked(NamedTuple):
     plan_id: str | None = None
     cancel: bool = False
     secrets_lost: bool = False
+    failed: ErrorInfo | None = None
+    """The reason why the run could not continue, because of what a handler left behind."""
+    limited: bool = False
+    """True where the run ended because its attempts were used up."""
 
 
 def asked(event: Event | None) -> Asked:
@@ -41,15 +51,27 @@ def asked(event: Event | None) -> Asked:
             return Asked(plan_id, secrets_lost=SecretWait() in waits)
         case RunResumed(plan_id=plan_id):
             return Asked(plan_id, secrets_lost=bool(event.secrets_lost))
-        case RunCompleted(status):
-            return Asked(cancel=status == RunStatus.CANCELLED)
+        case RunCompleted(status, _, error):
+            code = None if error is None else error.code
+            failed = error if code == Code.TASK_LEFT_BEHIND else None
+            return Asked(cancel=status == RunStatus.CANCELLED, failed=failed, limited=code in _SPENT)
         case _:
             return Asked()
 
 
+def delay_of(event: Event | None, least: int, most: int) -> int:
+    """Return the delay of a recorded retry; another one, so that they differ, when it is not between the two."""
+    recorded = event.delay_ms if isinstance(event, RetryScheduled) else most
+    return recorded if least <= recorded <= most else most
+
+
 def of_operators(event: Event | None, following: Event | None) -> int:
-    """Return how many of two events between attempts are an operator's: an answer, or the leave of changed code."""
+    """Return how many of two events between attempts are an operator's: an answer, a pause, leave to go on."""
     if isinstance(event, FactRecorded):
+        return 1
+    if isinstance(event, RunResumed) and event.by == CONTINUED:
+        return 1
+    if isinstance(event, RunSuspended) and pauses(event.waits):  # other states may end later in a replay
         return 1
     suspends = isinstance(event, RunSuspended)
     resumed = following if suspends else event
