@@ -56,6 +56,8 @@ class Graph:
     plan_id: str
     packed_shape: tuple[bytes, int] = attrs.field(repr=False)
     """The bytes of the shape, compressed, and their number: they are much alike, and seldom asked for."""
+    input: type | None = attrs.field(default=None, eq=False, repr=False)
+    """The class of the input, which is no part of the shape."""
 
     @functools.cached_property
     def parents(self) -> Mapping[str, tuple[str, ...]]:
@@ -327,6 +329,7 @@ def _validated(plan: Plan) -> Graph:
         order,
         canonical.artifact_id(shape),
         (zlib.compress(shape, 1), len(shape)),
+        plan.input,
     )
 
 
@@ -340,7 +343,8 @@ def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
     states = {
         state_id: _earlier_state(state_id, meta, now.states.get(state_id)) for state_id, meta in metas.items()
     }
-    return attrs.evolve(then, op_id=now.op_id, version=now.version, states=MappingProxyType(states))
+    states_now = MappingProxyType(states)
+    return attrs.evolve(then, op_id=now.op_id, version=now.version, states=states_now, input=now.input)
 
 
 def recorded_graph(shape_bytes: bytes) -> Graph:

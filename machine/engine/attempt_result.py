@@ -88,7 +88,7 @@ class Ending:
         not_taken = _not_taken(graph, state.id, outcome) if chooses else None
         given, next_id = outcome.next_run, None
         if given is not None:
-            next_id = next_input_id(state.id, given, self.secrets, payloads)
+            next_id = next_input_id(state.id, given, graph.input, self.secrets, payloads)
         snapshot = self._staged(base, payloads)
         wrote = tuple(sorted(ctx.staged)) if self.concurrent else None
         return (StateCompleted(state.id, snapshot.id, wrote, not_taken, next_id), self.info()), snapshot

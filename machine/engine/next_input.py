@@ -6,19 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from machine import canonical
-from machine.errors import CanonicalError, Code, ContextError, IdError, StateError
+from machine.errors import CanonicalError, Code, ContextError, IdError, StateError, UsageError
 from machine.events import ArtifactKind
 from machine.ids import ContextKey
 from machine.io.attempt_scope import Payloads
+from machine.plan_input import checked_input
 from machine.secrets.both_formats import OfAttempt
 
 
-def next_input_id(state_id: str, given: Any, secrets: OfAttempt, payloads: Payloads) -> str:
-    """Return the id of the artifact of an input, which is added to `payloads`.
+def next_input_id(
+    state_id: str, given: Any, kind: type | None, secrets: OfAttempt, payloads: Payloads
+) -> str:
+    """Return the id of the artifact of an input of the class `kind`, if any, which is added to `payloads`.
 
     Raises `StateError` (`invalid_next_run`) unless a run can begin with it, and `ContextError` when it holds a
     secret.
     """
+    if kind is not None:
+        try:
+            given = checked_input(kind, given)
+        except UsageError as exc:
+            raise _invalid(state_id, exc.message) from None
     if not isinstance(given, Mapping):
         raise _invalid(state_id, f"it must be a JSON object, not {type(given).__name__}")
     try:

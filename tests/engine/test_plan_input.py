@@ -15,7 +15,7 @@ from typing import Any, Literal
 import attrs
 import pytest
 
-from machine import Plan, dry_run, replay, run
+from machine import Plan, StateOutcome, dry_run, replay, run
 from machine.cron.schedules import add_schedule
 from machine.errors import Code, PlanError, UsageError
 from machine.input_schema import DIALECT, schema_of, words_of
@@ -295,3 +295,19 @@ def test_a_default_that_is_made_anew_is_in_the_schema():
 
     sys.modules[__name__].Made = Made
     assert schema_of(Made)["properties"]["names"]["default"] == ["a"]
+
+
+@CLASSES
+def test_the_input_of_the_next_run_fits_the_class_too(kind, store):
+    plan = Plan("orders", input=kind)
+
+    @plan.state("take.order")
+    def order(ctx):
+        if ctx["customer"] == "ada":
+            return StateOutcome(next_run={"customer": "eve", "items": [{"sku": "tea"}]})
+        return StateOutcome(next_run={"customer": "eve", "items": "tea"})
+
+    result = run(plan, store=store, input=GIVEN)
+    assert result.context["items"] == [{"sku": "tea", "count": 1}]
+    assert (result.status, result.error.code) == ("failed", Code.INVALID_NEXT_RUN)
+    assert "$.items" in result.error.message
