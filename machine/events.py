@@ -295,17 +295,32 @@ class RunResumed:
 
 
 @attrs.frozen
+class CleanupBegun:
+    """Only cleanup states begin from here on, one after another, on the context of `base_snapshot_id`.
+
+    `status` and `error` are those that the run will end with: no cleanup state changes them.
+    """
+
+    type: ClassVar[str] = "cleanup_begun"
+    status: str
+    base_snapshot_id: str
+    error: ErrorInfo | None = None
+
+
+@attrs.frozen
 class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
     `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `recovery_limit` or `task_left_behind`.
+    `recovery_limit` or `task_left_behind`. `skipped` is the number of states that failed and were skipped for it,
+    None where there is none.
     """
 
     type: ClassVar[str] = "run_completed"
     status: str
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
+    skipped: int | None = None
 
 
 @attrs.frozen
@@ -344,6 +359,7 @@ KernelEvent: TypeAlias = (
     | WaitBegun
     | RunSuspended
     | RunResumed
+    | CleanupBegun
     | RunCompleted
 )
 Event: TypeAlias = KernelEvent | DomainEventRecorded

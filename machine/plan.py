@@ -22,14 +22,17 @@ from machine.errors import Code, IdError, PlanError, UsageError
 from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
+from machine.plan_checks import by_tag, check_cleanup, check_key
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.recorded_clients import Chosen, clients_of
 from machine.state import (
     DependsOnStrategy,
     Handler,
     IdempotencyKey,
+    OnError,
     OnUncertain,
     PlanState,
+    RunsOn,
     SideEffects,
     State,
     StateMeta,
@@ -42,7 +45,10 @@ _UNNAMED: Final[Any] = object()
 
 @attrs.frozen(eq=False)
 class Graph:
-    """A validated plan: immutable. `order` is topological, ties broken by declaration."""
+    """A validated plan: immutable. `order` is topological, ties broken by declaration.
+
+    `cleanup` holds the cleanup states in their order, which are the last ones of `order`, each with what it is for.
+    """
 
     op_id: str
     version: str
@@ -52,19 +58,36 @@ class Graph:
     plan_id: str
     packed_shape: tuple[bytes, int] = attrs.field(repr=False)
     """The bytes of the shape, compressed, and their number: they are much alike, and seldom asked for."""
+    cleanup: Mapping[str, RunsOn] = MappingProxyType({})
+
+    @functools.cached_property
+    def work(self) -> tuple[str, ...]:
+        """The states that are no cleanup states, in the order of the plan."""
+        return self.order[: len(self.order) - len(self.cleanup)]
+
+    @functools.cached_property
+    def cleans_after(self) -> Mapping[str, tuple[str, ...]]:
+        """The states that each cleanup state was declared to follow and that are none, in the order of the plan."""
+        found: dict[str, list[str]] = {state_id: [] for state_id in self.cleanup}
+        place = {state_id: number for number, state_id in enumerate(self.order)}
+        for earlier, later in sorted(self.edges, key=lambda edge: place[edge[0]]):
+            if later in found and earlier not in found:
+                found[later].append(earlier)
+        return {state_id: tuple(before) for state_id, before in found.items()}
 
     @functools.cached_property
     def parents(self) -> Mapping[str, tuple[str, ...]]:
-        """The states that each state follows directly, in the order of the plan."""
+        """The states that each state follows directly, in the order of the plan: none for a cleanup state."""
         found: dict[str, list[str]] = {state_id: [] for state_id in self.order}
         place = {state_id: number for number, state_id in enumerate(self.order)}
         for earlier, later in sorted(self.edges, key=lambda edge: place[edge[0]]):
-            found[later].append(earlier)
+            if later not in self.cleanup:
+                found[later].append(earlier)
         return {state_id: tuple(parents) for state_id, parents in found.items()}
 
     @functools.cached_property
     def children(self) -> Mapping[str, tuple[str, ...]]:
-        """The states that follow each state directly, in the order of the plan."""
+        """The states that follow each state directly, in the order of the plan, but for cleanup states."""
         found: dict[str, list[str]] = {state_id: [] for state_id in self.order}
         for state_id in self.order:
             for parent in self.parents[state_id]:
@@ -173,6 +196,8 @@ class Plan:
         timeout: float | None = ...,
         on_uncertain: str = ...,
         reconcile: Handler | None = ...,
+        run: str = ...,
+        on_error: str = ...,
     ) -> Callable[[Handler], PlanState]: ...
 
     def state(
@@ -189,6 +214,8 @@ class Plan:
         timeout: float | None = None,
         on_uncertain: str = OnUncertain.RETRY,
         reconcile: Handler | None = None,
+        run: str = RunsOn.SUCCESS,
+        on_error: str = OnError.FAIL,
     ) -> PlanState | Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
 
@@ -211,6 +238,8 @@ class Plan:
                     timeout=timeout,
                     on_uncertain=on_uncertain,
                     reconcile=reconcile,
+                    run=run,
+                    on_error=on_error,
                 )
             except PlanError as exc:
                 raise PlanError(f"state {called!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc
@@ -295,8 +324,8 @@ def _validated(plan: Plan) -> Graph:
     edges = set(plan._edges)  # noqa: SLF001
     for state in states.values():
         edges.update((earlier, state.id) for earlier in state.after)
-        edges.update((earlier, state.id) for earlier in _by_tag(state, states))
-        _check_key(state)
+        edges.update((earlier, state.id) for earlier in by_tag(state, states))
+        check_key(state)
     for edge in sorted(edges):
         for end in edge:
             if end not in states:
@@ -306,6 +335,7 @@ def _validated(plan: Plan) -> Graph:
                     hint=did_you_mean(end, states),
                 )
     ordered = tuple(sorted(edges))
+    check_cleanup(states, ordered)
     order = topological(list(states), ordered)
     shape = canonical.encode(_shape(states, ordered))
     return Graph(
@@ -316,48 +346,8 @@ def _validated(plan: Plan) -> Graph:
         order,
         canonical.artifact_id(shape),
         _packed(shape),
+        {state_id: states[state_id].meta.run for state_id in order if states[state_id].meta.cleanup},
     )
-
-
-def _check_key(state: PlanState) -> None:
-    """Refuse an effect without an idempotency key, and a key that no effect is sent with."""
-    effectful = state.meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
-    if effectful and state.meta.idempotency is None:
-        raise PlanError(
-            f"state {state.id} applies a side effect and declares no idempotency key",
-            code=Code.MISSING_IDEMPOTENCY_KEY,
-            hint='add idempotency="..." or a function of the context, so that a retry is recognised',
-        )
-    if not effectful and state.meta.idempotency is not None:
-        raise PlanError(
-            f"state {state.id} declares an idempotency key and no side effect, so nothing would be sent with it",
-            code=Code.UNUSED_IDEMPOTENCY_KEY,
-            hint='add side_effects="apply_side_effect" if the state has one; otherwise leave idempotency= out',
-        )
-
-
-def _by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
-    found: list[str] = []
-    for tag in state.meta.depends_on:
-        before: list[str] = []
-        for other in states.values():
-            if other.id == state.id:
-                break
-            if tag in other.meta.tags:
-                before.append(other.id)
-        if not before:
-            raise PlanError(
-                f"state {state.id} depends on tag {str(tag)!r}, which no state declared before it has",
-                code=Code.DANGLING_DEPENDENCY_TAG,
-            )
-        match state.meta.depends_on_strategy:
-            case DependsOnStrategy.LATEST:
-                found.append(before[-1])
-            case DependsOnStrategy.EARLIEST:
-                found.append(before[0])
-            case DependsOnStrategy.LATEST_SUCCESSFUL:
-                found.extend(before)
-    return found
 
 
 def earlier_graph(now: Graph, shape_bytes: bytes) -> Graph:
@@ -380,8 +370,10 @@ def recorded_graph(shape_bytes: bytes) -> Graph:
     """
     plan_id = canonical.artifact_id(shape_bytes)
     shape = shape_of(plan_id, shape_bytes)
-    _, edges = parts_of(shape)
-    return Graph("", "", {}, tuple(edges), order_of(shape), plan_id, _packed(shape_bytes))
+    metas, edges = parts_of(shape)
+    order = order_of(shape)
+    cleanup = {state_id: RunsOn(metas[state_id]["run"]) for state_id in order if "run" in metas[state_id]}
+    return Graph("", "", {}, tuple(edges), order, plan_id, _packed(shape_bytes), cleanup)
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:

@@ -5,21 +5,22 @@ Values only: nothing here runs a handler, and a state does not know its plan.
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import attrs
 
 from machine import codec
+from machine.callee import OF_CLEANUP, OF_WORK, Callee, callee_of, reconcile_callee
 from machine.config import LONGEST_SECONDS, RetryPolicy
 from machine.errors import Code, IdError, PlanError, StateError
 from machine.ids import OpId, StateId, Tag
 
 Handler: TypeAlias = Callable[..., Any]
-"""A function with any of the parameters `ctx`, `io` and `rec`; for `reconcile`, of `ctx`, `io` and `effect`."""
+"""A function with any of the parameters `ctx`, `io` and `rec`, of a cleanup state also `failure`; for `reconcile`,
+of `ctx`, `io` and `effect`."""
 IdempotencyKey: TypeAlias = str | Callable[[Any], str]
 
 
@@ -48,6 +49,26 @@ class DependsOnStrategy(StrEnum):
     """The state declared first."""
     LATEST_SUCCESSFUL = "latest_successful"
     """All of them: the last to succeed is not known in advance, so each must have ended."""
+
+
+class RunsOn(StrEnum):
+    """The ends of a run's work that a state is for."""
+
+    SUCCESS = "on_success"
+    """It is part of the work: it runs when the states before it have succeeded."""
+    ALWAYS = "always"
+    """A cleanup state, which runs after the work however that has ended."""
+    FAILURE = "on_failure"
+    """A cleanup state, which runs unless the work has succeeded: after a failure, a cancellation or a limit."""
+
+
+class OnError(StrEnum):
+    """The treatment of a state that has failed for good."""
+
+    FAIL = "fail"
+    """The run fails."""
+    SKIP = "skip"
+    """The state is skipped, and the run goes on."""
 
 
 class OnUncertain(StrEnum):
@@ -125,6 +146,14 @@ def _on_uncertain(value: str) -> OnUncertain:
     return _member(OnUncertain, "on_uncertain", value)
 
 
+def _runs_on(value: str) -> RunsOn:
+    return _member(RunsOn, "run", value)
+
+
+def _on_error(value: str) -> OnError:
+    return _member(OnError, "on_error", value)
+
+
 @attrs.frozen(kw_only=True)
 class StateMeta:
     """The declaration of a state. All of it but functions is part of the plan's fingerprint.
@@ -132,7 +161,8 @@ class StateMeta:
     `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key an
     effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an
     effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
-    `effect.happened(response)` or `effect.not_done()`.
+    `effect.happened(response)` or `effect.not_done()`. `run` makes a cleanup state, and `on_error` says whether the
+    run goes on without the state when it has failed for good.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
@@ -146,6 +176,22 @@ class StateMeta:
     timeout: float | None = attrs.field(default=None)
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
     reconcile: Handler | None = attrs.field(default=None)
+    run: RunsOn = attrs.field(default=RunsOn.SUCCESS, converter=_runs_on)
+    on_error: OnError = attrs.field(default=OnError.FAIL, converter=_on_error)
+
+    @on_error.validator
+    def _check_on_error(self, _: Any, value: Any) -> None:
+        if value is not OnError.FAIL and self.cleanup:
+            raise PlanError(
+                f'on_error="{value}" says nothing about a cleanup state: its failure never ends the run',
+                code=Code.INVALID_CLEANUP,
+                hint="leave one of the two out",
+            )
+
+    @property
+    def cleanup(self) -> bool:
+        """True for a cleanup state."""
+        return self.run is not RunsOn.SUCCESS
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:
@@ -200,6 +246,8 @@ class StateMeta:
             timeout=meta["timeout"],
             on_uncertain=on_uncertain if reconciles else meta["on_uncertain"],
             reconcile=self.reconcile if reconciles else None,
+            run=meta.get("run", RunsOn.SUCCESS),
+            on_error=meta.get("on_error", OnError.FAIL),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -221,6 +269,9 @@ class StateMeta:
             "retry": codec.to_json(self.retry) if self.retry else None,
             "timeout": self.timeout,
             "on_uncertain": self.on_uncertain.value,
+            # absent at their defaults, so that the plans of earlier versions keep their ids
+            **({"run": self.run.value} if self.cleanup else {}),
+            **({"on_error": self.on_error.value} if self.on_error is not OnError.FAIL else {}),
         }
 
 
@@ -255,7 +306,10 @@ class PlanState:
         eq=False,
         repr=False,
         default=attrs.Factory(
-            lambda self: callee_of(f"the handler of {self.id}", self.handler), takes_self=True
+            lambda self: callee_of(
+                f"the handler of {self.id}", self.handler, OF_CLEANUP if self.meta.cleanup else OF_WORK
+            ),
+            takes_self=True,
         ),
     )
     """The handler, with the parameters that it takes."""
@@ -296,79 +350,3 @@ def is_plain(handler: Handler) -> bool:
         inspect.iscoroutinefunction(handler)
         or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - an object whose call is one
     )
-
-
-_ALL: Final = (0, 1, 2)
-"""The positions of a function that takes all three values by position, as most do: none is left for a keyword."""
-
-
-@attrs.frozen
-class Callee:
-    """A function, and the positions of its parameters among three offered values."""
-
-    function: Callable[..., Any]
-    positional: tuple[int, ...] = _ALL
-    keywords: tuple[tuple[str, int], ...] = ()
-
-    def call(self, *offered: Any) -> tuple[Any, ...]:
-        """Return the function, followed by the values to call it with."""
-        function = self.function
-        if self.positional == _ALL:
-            return (function, *offered)
-        if self.keywords:
-            function = functools.partial(function, **{name: offered[place] for name, place in self.keywords})
-        return (function, *(offered[place] for place in self.positional))
-
-
-def callee_of(
-    what: str, function: Callable[..., Any], offered: Sequence[str] = ("ctx", "io", "rec")
-) -> Callee:
-    """Return a function with its choice of three offered values: those that it names, in its own order.
-
-    A function with other parameters takes all three in order. Raises `PlanError` when neither call is possible.
-    """
-    try:
-        signature = _own_signature(function)
-    except ValueError:  # a builtin without a signature: only calling it can tell
-        return Callee(function)
-    places = {name: place for place, name in enumerate(offered)}
-    positional: list[int] = []
-    keywords: dict[str, int] = {}
-    unknown: list[str] = []
-    passed_over = False
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            keywords.update((name, place) for name, place in places.items() if place not in positional)
-        elif name not in places:
-            passed_over = True
-            if parameter.default is parameter.empty:
-                unknown.append(name)
-        elif passed_over or parameter.kind is parameter.KEYWORD_ONLY:
-            keywords[name] = places[name]
-        else:
-            positional.append(places[name])
-    if not unknown:
-        taken = _ALL if tuple(positional) == _ALL else tuple(positional)
-        return Callee(function, taken, tuple(keywords.items()))
-    try:
-        signature.bind(*offered)
-    except TypeError:
-        raise PlanError(
-            f"{what} asks for {', '.join(unknown)}; it takes what it names of {', '.join(offered)}, in any order"
-        ) from None
-    return Callee(function)
-
-
-def reconcile_callee(function: Callable[..., Any]) -> Callee:
-    """Return a reconcile function with the parameters that it takes.
-
-    Raises `PlanError` when it cannot be called.
-    """
-    return callee_of("the reconcile function", function, ("ctx", "io", "effect"))
-
-
-def _own_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return a function's signature; for a wrapper that passes everything on, that of the wrapped function."""
-    signature = inspect.signature(function, follow_wrapped=False)
-    passes_on = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values())
-    return inspect.signature(function) if passes_on else signature

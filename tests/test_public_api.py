@@ -43,10 +43,12 @@ RANKS = {
     **dict.fromkeys(
         (
             *(
+                "callee",
                 "config",
                 "ignore",
                 "recorded_clients",
                 "plan",
+                "plan_checks",
                 "plan_shape",
                 "state",
                 "graph_order",

@@ -31,6 +31,7 @@ from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
+from machine.kernel.cleanup import failure_of
 from machine.kernel.context import Context
 from machine.kernel.snapshot import Snapshot
 from machine.recorded_clients import Clients
@@ -184,8 +185,16 @@ class Attempts:
         self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
     ) -> Coroutine[Any, Any, Any]:
         state = scope.state
+        failure = failure_of(self.log.history) if state.meta.cleanup else None
         call = self.runner.call(
-            scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
+            scope,
+            state.callee,
+            ctx,
+            io,
+            rec,
+            plain=state.blocking,
+            cancellations=cancellations,
+            failure=failure,
         )
         return call if state.meta.reconcile is None else self._reconciled(scope, io, call)
 

@@ -24,10 +24,11 @@ from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Opening, Second, TimedOut
+from machine.engine.events_of_decisions import events_of
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.in_process_waits import answered_or
 from machine.engine.leftover_tasks import Leftovers
-from machine.engine.new_run import begin, going_on
+from machine.engine.new_run import begin
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
@@ -35,16 +36,12 @@ from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
-    RetryScheduled,
-    RunCompleted,
-    RunResumed,
     RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
-    StateSkipped,
 )
-from machine.exception_to_error_info import interrupted, orphaned, suspended
+from machine.exception_to_error_info import interrupted, suspended
 from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
@@ -54,16 +51,12 @@ from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import decide
 from machine.kernel.decisions import (
+    BeginCleanup,
     ChangePlan,
     CompleteRun,
     Decision,
     Done,
     EnterState,
-    LoseSecrets,
-    RecoverOrphan,
-    ResumeRun,
-    ScheduleRetry,
-    SkipState,
     StartRun,
     SuspendRun,
 )
@@ -76,7 +69,6 @@ from machine.plan import Graph
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfRun
 from machine.state import PlanState
-from machine.waits import PlanWait, SecretWait
 from machine.watch.watch import behind_io
 
 
@@ -160,32 +152,50 @@ class Run:
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
         self.concurrent.tasks |= running_tasks()
-        noticing = notice_tasks() if self.live else nullcontext()
-        with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
-            self.attempts.whole = None if self.live else self.control.scope
-            if self.check is not None:
-                await self.check(self)
-            await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
-        self.refuse_if_aborted()
-        if self.control.cancelling:
-            await self._decisions()  # the rest of a cancelled run, which waits for nothing
+        await self._until_stopped(self.check)
+        while self.control.cancelling:  # what is left then waits for nothing, unless there is a cleanup to do
+            if await self._decisions(while_cancelling=True):
+                break
+            await self._until_stopped()
         await self.log.durable()
         if self.control.stopped is not None and not self.log.history.final:
             raise self.control.stopped
 
+    async def _until_stopped(self, check: Callable[[Run], Awaitable[None]] | None = None) -> None:
+        """Perform decisions until the run is done, is suspended or is asked to stop; look through it first."""
+        noticing = notice_tasks() if self.live else nullcontext()
+        with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
+            self.attempts.whole = None if self.live else self.control.scope
+            if check is not None:
+                await check(self)
+            await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
+        self.refuse_if_aborted()
+
     @property
     def at_hand(self) -> Snapshot | None:
         """The last context that is in memory, or None."""
-        return self.snapshot if self.schedule is None else self.schedule.frontier.last
+        return self.snapshot if self._frontier is None else self._frontier.last
+
+    @property
+    def _frontier(self) -> Frontier | None:
+        """The contexts of concurrent states; None in sequential mode, and from the beginning of the cleanup."""
+        return (
+            None if self.schedule is None or self.log.history.cleanup is not None else self.schedule.frontier
+        )
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
         without = dict.fromkeys(("opening", "snapshot", "second", "check", "children"))
         return attrs.evolve(self, **{"live": False, **without, **changes})
 
-    async def _decisions(self) -> None:
-        while not isinstance(decision := self.decided(), Done):
+    async def _decisions(self, *, while_cancelling: bool = False) -> bool:
+        """Perform decisions until nothing is left, or only while the run is being cancelled; say whether."""
+        while self.control.cancelling or not while_cancelling:
+            decision = self.decided()
+            if isinstance(decision, Done):
+                return True
             await (self.enter(decision) if type(decision) is EnterState else self.perform(decision))
+        return False
 
     def decided(self) -> Decision:
         """Return the next decision."""
@@ -229,30 +239,19 @@ class Run:
                 assert self.opening is not None
                 max_concurrency = self.config.execution_mode.max_concurrency
                 self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
-            case RecoverOrphan(state_id):
-                await self._emit(StateFailed(state_id, orphaned(state_id)))
-            case SkipState(state_id, reason):
-                await self._emit(StateSkipped(state_id, reason))
-            case ScheduleRetry(state_id, attempt, delay_ms):
-                await self._emit(RetryScheduled(state_id, attempt, delay_ms))
-            case SuspendRun(waits):
-                if not (self.live and of_handlers(waits)):
-                    await self._emit(RunSuspended(waits))
-                else:
-                    await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
-            case ResumeRun():
-                await self._emit(RunResumed("operator"))
-            case ChangePlan(plan_id, suspended):
-                payloads = Payloads()
-                payloads.add(ArtifactKind.PLAN, self.graph.shape_bytes)
-                goes_on = RunResumed("plan_change", plan_id)
-                await self.log.emit(going_on(PlanWait(plan_id), goes_on, suspended=suspended), payloads)
-            case LoseSecrets(suspended):
-                goes_on = RunResumed("secrets_lost", secrets_lost=True)
-                await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
-            case CompleteRun(status, final_snapshot_id, error):
-                await self._end_children(ending=True)
-                await self._emit(RunCompleted(status.value, final_snapshot_id, error), self._merged())
+            case SuspendRun(waits) if self.live and of_handlers(waits):
+                await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
+            case _:
+                payloads: Payloads | None = None
+                if isinstance(decision, BeginCleanup | CompleteRun):
+                    await self._end_children(ending=True)
+                    payloads = self._merged()
+                elif isinstance(decision, ChangePlan):
+                    payloads = Payloads()
+                    payloads.add(ArtifactKind.PLAN, self.graph.shape_bytes)
+                await self.log.emit(events_of(decision, self.log.history), payloads)
+                if isinstance(decision, BeginCleanup):
+                    self.control.begin_cleanup(self.log.history.cleanup_ms)
 
     def _merged(self) -> Payloads | None:
         """Return the new nodes of the merged contexts of concurrent states, None in sequential mode."""
@@ -283,8 +282,8 @@ class Run:
 
     def _base(self, state_id: str, snapshot_id: str) -> Snapshot:
         """Return the context that an attempt of a state begins on."""
-        if self.schedule is not None:
-            return self.schedule.frontier.base(state_id)
+        if (frontier := self._frontier) is not None:
+            return frontier.base(state_id)
         if self.snapshot is None or self.snapshot.id != snapshot_id:
             self.snapshot = Snapshot.open(snapshot_id, behind_io(self.log.load))
         return self.snapshot
@@ -330,7 +329,7 @@ class Run:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
         await self.log.emit([ending], payloads, info)
         await self._end_children(ending=False)
-        if self._bounded and self.schedule is not None:
+        if self._bounded and self._frontier is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 
     def _goes_on(self, decision: EnterState) -> bool:
@@ -357,14 +356,15 @@ class Run:
         self, state: PlanState, decision: EnterState, payloads: Payloads, earlier: Earlier | None
     ) -> tuple[Event, Mapping[str, str] | None]:
         """Run an attempt and return the event that ends it, with its informational data."""
+        frontier = self._frontier
         base = self._base(state.id, decision.base_snapshot_id)
         ctx = Context(base)
-        followed = None if self.schedule is None else self.schedule.frontier.followed
+        followed = None if frontier is None else frontier.followed
         orphans = self.log.history.states[state.id].failed.orphans
         if earlier is not None:
             orphans = (*orphans, decision.attempt)
         secrets = self.secrets.attempt(state.id, followed, but=orphans)
-        ending = Ending(state, ctx, secrets, self.context_format, concurrent=self.schedule is not None)
+        ending = Ending(state, ctx, secrets, self.context_format, concurrent=frontier is not None)
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets, earlier)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
@@ -383,10 +383,10 @@ class Run:
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
             self.refuse_if_aborted()
             return ending.failed(exc)
-        if self.schedule is None:
+        if frontier is None:
             self.snapshot = snapshot
         else:
-            self.schedule.frontier.know(snapshot)
+            frontier.know(snapshot)
         return ended
 
     def refuse_if_aborted(self) -> None:

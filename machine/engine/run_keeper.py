@@ -114,7 +114,7 @@ class Keeper:
         for message in self._store.inbox(self.run_id, self._heard):
             self._heard = message.number
             if message.kind == CANCEL:
-                self.control.cancel()
+                self.control.cancel(message.ts_millis)
 
 
 async def keeper_of(

@@ -350,6 +350,8 @@ async def drive(
             if begin is not None:
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
+            if history.cleanup is not None:
+                keeper.control.begin_cleanup(history.cleanup_ms)
             keeper.listen(from_the_start=opening is None)
             ways = Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
             children = children_of_run(store, keeper, config, watched, ways)

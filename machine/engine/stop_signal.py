@@ -15,7 +15,9 @@ class Control:
 
     def __init__(self) -> None:
         self.cancelling = False
-        """True once the run was asked to end cancelled."""
+        """True once the run was asked to end cancelled, or since its cleanup has begun, to end that."""
+        self._cancelled_ms = -1
+        self._cleanup_ms = -1
         self.failure: BaseException | None = None
         """The reason why the run may not continue at all, None while it may."""
         self.stopped: BaseException | None = None
@@ -24,10 +26,17 @@ class Control:
         """The scope in which the run waits for anything."""
         self._soon: Callable[..., Any] | None = None
 
-    def cancel(self) -> None:
-        """Interrupt all attempts; the run ends cancelled."""
-        self.cancelling = True
-        self._wake()
+    def cancel(self, at_ms: int) -> None:
+        """Interrupt all attempts; the run ends cancelled. It was asked to at this time, in milliseconds."""
+        self._cancelled_ms = max(self._cancelled_ms, at_ms)
+        if at_ms > self._cleanup_ms:
+            self.cancelling = True
+            self._wake()
+
+    def begin_cleanup(self, at_ms: int) -> None:
+        """Go on with the cleanup that began at this time: only what is asked after it is about the cleanup."""
+        self._cleanup_ms = at_ms
+        self.cancelling = self._cancelled_ms > at_ms
 
     def fail(self, reason: BaseException) -> None:
         """Interrupt all attempts and write nothing more: `reason` is raised out of the run."""

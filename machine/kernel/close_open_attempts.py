@@ -28,4 +28,6 @@ def close_open_attempts(
             return RecoverOrphan(state_id)
     if busy:
         return AwaitAttempts()
+    if (cleanup := history.cleanup) is not None:
+        return CompleteRun(RunStatus(cleanup.status), history.checkpoint, cleanup.error)
     return CompleteRun(RunStatus.CANCELLED, history.checkpoint if history.max_concurrency is None else None)

@@ -10,6 +10,7 @@ from typing import Final
 
 from machine.config import RunConfig
 from machine.errors import ErrorInfo, RunError
+from machine.kernel.cleanup import next_of_cleanup, or_cleanup
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import (
     ChangePlan,
@@ -21,8 +22,9 @@ from machine.kernel.decisions import (
     ResumeRun,
     StartRun,
 )
+from machine.kernel.frontier import Frontier
 from machine.kernel.history import History
-from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
+from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision, skipped_failure
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
@@ -50,19 +52,22 @@ def decide(
     attempt is open. `secrets_lost` is true when the driver cannot open the true values of some facts. `limited` is
     false when limits are ignored: a replay does what the recording did. `woken` are suspended states that go on
     without an answer, because the driver can do what they wait for. A run with concurrent states needs a
-    `schedule`. Takes constant time, whatever the number of states, unless the plan has changed during the run.
+    `schedule`. During the cleanup `cancel` ends it, and `failed` is ignored. Takes constant time, whatever the
+    number of states, unless the plan has changed during the run.
     """
     if history.started is None or history.checkpoint is None:
         return StartRun()
     busy: AbstractSet[str] = schedule.busy if schedule is not None else frozenset()
+    cleaning = history.cleanup is not None
     if history.final or cancel or (history.open and history.open.keys() - busy):
-        return close_open_attempts(history, busy)
-    if history.cancelling and (schedule is None or not schedule.preferred(history)):
-        return close_open_attempts(history, busy)
-    if failed is not None and history.status is RunStatus.RUNNING:
+        return _closed(plan, history, busy, schedule)
+    if history.cancelling and (cleaning or schedule is None or not schedule.preferred(history)):
+        return _closed(plan, history, busy, schedule)
+    if failed is not None and history.status is RunStatus.RUNNING and not cleaning:
         if schedule is not None and busy:
             return schedule.awaiting(config)
-        return CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
+        ending = CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
+        return or_cleanup(plan, history, ending, _frontier(schedule))
     changed = plan.plan_id != history.plan_id
     # handlers begin their waits again under another plan, and whoever resumes later need not allow it again
     begin_again = changed and all(isinstance(wait, HandlerWait) for wait in history.waits)
@@ -74,10 +79,13 @@ def decide(
         return LoseSecrets(history.status is RunStatus.SUSPENDED)
     if history.status is RunStatus.SUSPENDED:
         return ResumeRun()
+    if cleaning:
+        return next_of_cleanup(plan, config, history, busy=busy, limited=limited, woken=woken)
     if schedule is not None:
-        return schedule.next(plan, config, history, limited=limited, woken=woken)
-    if len(history.settled) >= len(plan.order):
-        return CompleteRun(RunStatus.COMPLETED, history.checkpoint)
+        decision = schedule.next(plan, config, history, limited=limited, woken=woken)
+        return or_cleanup(plan, history, decision, schedule.frontier)
+    if len(history.settled) >= len(plan.work):
+        return or_cleanup(plan, history, CompleteRun(RunStatus.COMPLETED, history.checkpoint))
     state_id = _next(plan, history)
     state = history.states.get(state_id)
     if state is None:
@@ -87,10 +95,23 @@ def decide(
             f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
     error = recovery_error(config, history, state_id) if limited else None
-    again = None
+    again: Decision | None = None
     if error is None:
         again = retry_decision(plan, config, history, state_id, woken=state_id in woken)
-    return again or CompleteRun(RunStatus.FAILED, history.checkpoint, error)
+    again = again or skipped_failure(plan, history, state_id, error)
+    return again or or_cleanup(plan, history, CompleteRun(RunStatus.FAILED, history.checkpoint, error))
+
+
+def _closed(plan: Graph, history: History, busy: AbstractSet[str], schedule: Schedule | None) -> Decision:
+    """Return the next decision for a run that is ending, or that has an attempt which nobody runs."""
+    decision = close_open_attempts(history, busy)
+    if history.cleanup is not None:
+        return decision
+    return or_cleanup(plan, history, decision, _frontier(schedule))
+
+
+def _frontier(schedule: Schedule | None) -> Frontier | None:
+    return None if schedule is None else schedule.frontier
 
 
 def _next(plan: Graph, history: History) -> str:
@@ -99,6 +120,6 @@ def _next(plan: Graph, history: History) -> str:
         return plan.order[len(history.settled)]
     return next(
         state_id
-        for state_id in plan.order
+        for state_id in plan.work
         if (state := history.states.get(state_id)) is None or not state.status.settled
     )

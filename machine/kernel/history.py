@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Final
 import attrs
 from blake3 import blake3
 
-from machine.config import MOST_CONCURRENT
 from machine.errors import Code, ErrorInfo, LogError
 from machine.events import (
+    CleanupBegun,
     DomainEventRecorded,
     EffectIntended,
     Entry,
@@ -85,7 +85,12 @@ class History:
     waits: tuple[Wait, ...] = ()
     """The external input that a suspended run waits for."""
     cancelling: bool = False
-    """True when an attempt was interrupted because the run is being cancelled."""
+    """True when an attempt was interrupted because the run is being cancelled, or later its cleanup."""
+    cleanup: CleanupBegun | None = None
+    """The end of the run's work, after which only cleanup states begin; None before."""
+    cleanup_ms: int = 0
+    """The time of that event, in milliseconds since the epoch."""
+    cleanup_seq: int | None = None
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
     """The reason why the run failed when no state did."""
@@ -109,6 +114,11 @@ class History:
     def held(self) -> bool:
         """True while a suspended run cannot continue."""
         return suspension.held(self.waits, self.unanswered)
+
+    @property
+    def failed_and_skipped(self) -> int:
+        """The number of states that failed for good and that the run went on without."""
+        return sum(state.failed_and_skipped for state in self.states.values())
 
     def uncertain_of(self, state_id: str) -> list[EffectIntended]:
         """Return the effects of a state whose outcome is unknown, in the order they were intended."""
@@ -141,32 +151,25 @@ class History:
         self.head_seq = due
 
     def _start(self, entry: Entry, event: RunStarted) -> None:
-        if self.started is not None:
-            raise LogError(entry.seq, "run_started again", code=Code.LOG_SECOND_START)
-        most = event.max_concurrency
-        if most is not None and not 1 <= most <= MOST_CONCURRENT:
-            text = f"max_concurrency is {most}, not a number from 1 to {MOST_CONCURRENT}"
-            raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
+        log_rules.check_started(entry.seq, event, again=self.started is not None)
         self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
         self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
-        self.max_concurrency = most
+        self.max_concurrency = event.max_concurrency
         self._become(entry.seq, RunStatus.RUNNING)
 
     def _enter(self, entry: Entry, event: StateEntered) -> bool:
         """Begin an attempt; return True for one that was suspended and goes on."""
         seq, state_id, base = entry.seq, event.state_id, event.base_snapshot_id
-        if (self.open and len(self.open) >= (self.max_concurrency or 1)) or state_id in self.open:
+        if (
+            self.open and len(self.open) >= (1 if self._one_by_one else self.max_concurrency or 1)
+        ) or state_id in self.open:
             text = f"{state_id} begins while {self._open_one} is open"
             raise LogError(seq, text, code=Code.LOG_ATTEMPT_OPEN)
         state = self.states.get(state_id)
         if state is None:
-            state = self.states[state_id] = StateHistory(StateStatus.OPEN)
-        elif state.status.settled:
-            raise LogError(
-                seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
-            )
-        elif state.status is StateStatus.FAILED and not state.failed.cut:
-            raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
+            state = self.states[state_id] = StateHistory(StateStatus.OPEN, cleans=self.cleanup is not None)
+        else:
+            log_rules.check_begins_again(state, seq, state_id, cleaning=self.cleanup is not None)
         goes_on = state.status is StateStatus.SUSPENDED and not state.anew
         number = state.attempts - goes_on
         if event.attempt != number:
@@ -176,7 +179,7 @@ class History:
                 code=Code.LOG_ATTEMPT_NUMBER,
             )
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
-        due = self.checkpoint if self.max_concurrency is None else state.base_snapshot_id
+        due = self.checkpoint if self._one_by_one else state.base_snapshot_id
         if due is not None and due != base:
             raise LogError(
                 seq, f"{state_id} begins on a base that is not the checkpoint", code=Code.LOG_BASE_SNAPSHOT
@@ -204,7 +207,7 @@ class History:
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
         if event.not_taken is not None:
             state.not_taken, self.branched = event.not_taken, True
-        if self.max_concurrency is None:
+        if self._one_by_one:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
         if self.open_waits.by_key:
@@ -228,11 +231,19 @@ class History:
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
         seq = entry.seq
-        if self.max_concurrency is None:
+        if self._one_by_one:
             self._no_open_attempt(seq, "skips a state")
-        if event.state_id in self.states:
-            raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
-        self.states[event.state_id] = StateHistory(StateStatus.SKIPPED, reason=event.reason)
+        state = self.states.get(event.state_id)
+        if state is None:
+            cleans = self.cleanup is not None
+            self.states[event.state_id] = StateHistory(
+                StateStatus.SKIPPED, reason=event.reason, cleans=cleans
+            )
+        else:
+            log_rules.check_skipped_after_failure(state, seq, event, cleaning=self.cleanup is not None)
+            state.status, state.reason = StateStatus.SKIPPED, event.reason
+            del self.stopped[event.state_id]
+            self.open_waits.close(event.state_id)
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
@@ -245,13 +256,7 @@ class History:
     def _within(
         self, entry: Entry, event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
     ) -> None:
-        attempt = self.open.get(event.state_id)
-        if attempt is None or attempt.attempt != event.attempt:
-            raise LogError(
-                entry.seq,
-                f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
-                code=Code.LOG_NO_OPEN_ATTEMPT,
-            )
+        log_rules.check_within(entry.seq, event, self.open.get(event.state_id))
 
     def _fact(self, entry: Entry, event: FactRecorded) -> None:
         seq = entry.seq
@@ -266,14 +271,7 @@ class History:
         else:
             self._within(entry, event)
         before = self.facts.get(event.key)
-        # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
-        if before is not None and (
-            (before.outcome.final and event.key not in self.sealed.lost)
-            or (
-                (before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.may_repeat
-            )
-        ):
-            raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
+        log_rules.check_new_fact(seq, event, before, lost=event.key in self.sealed.lost)
         self.facts[event.key] = event
         # a part of a stream that is made again replaces one that could not be opened
         self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
@@ -298,11 +296,8 @@ class History:
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
         if twice or (fact is not None and fact.outcome.final and event.key not in self.sealed.lost):
-            raise LogError(
-                seq,
-                f"the effect {event.key!r} was intended or has happened already",
-                code=Code.LOG_DUPLICATE_FACT,
-            )
+            text = f"the effect {event.key!r} was intended or has happened already"
+            raise LogError(seq, text, code=Code.LOG_DUPLICATE_FACT)
         self.uncertain[event.key] = event
         self.transactions.intend(event, entry.info)
         state = self.states[event.state_id]
@@ -341,6 +336,19 @@ class History:
                 self.states[state_id].anew = self.states[state_id].status is StateStatus.SUSPENDED
         return suspension.of_handlers(waits) and not event.anew
 
+    def _clean(self, entry: Entry, event: CleanupBegun) -> None:
+        self._no_open_attempt(entry.seq, "begins with its cleanup")
+        checkpoint = self.checkpoint if self.max_concurrency is None else event.base_snapshot_id
+        log_rules.check_cleanup_begun(entry.seq, event, checkpoint, again=self.cleanup is not None)
+        self.cleanup, self.cleanup_ms, self.cleanup_seq = event, entry.ts_millis, entry.seq
+        self.checkpoint, self.cancelling = event.base_snapshot_id, False
+        self.open_waits.by_key.clear()
+
+    @property
+    def _one_by_one(self) -> bool:
+        """True where one state follows another, each on what the last one has left."""
+        return self.max_concurrency is None or self.cleanup is not None
+
     def _become(self, seq: int, status: RunStatus) -> None:
         if not may_follow(self.status, status):
             raise LogError(
@@ -359,10 +367,12 @@ class History:
     def _complete(self, entry: Entry, event: RunCompleted) -> None:
         seq = entry.seq
         self._no_open_attempt(seq, "ends")
-        if event.status not in FINAL_STATUSES:
-            raise LogError(seq, f"{event.status!r} is not a final status", code=Code.INVALID_TRANSITION)
-        self._become(seq, RunStatus(event.status))
-        if self.max_concurrency is None and event.final_snapshot_id not in {None, self.checkpoint}:
+        log_rules.check_completed(seq, event, self.cleanup, self.failed_and_skipped)
+        if self.cleanup is None:
+            self._become(seq, RunStatus(event.status))
+        else:  # a cleanup that is cancelled may have been suspended
+            self.status = RunStatus(event.status)
+        if self._one_by_one and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.open_waits.by_key.clear()
@@ -381,6 +391,7 @@ class History:
         DomainEventRecorded: _within,
         RunSuspended: _suspend,
         RunResumed: _resume,
+        CleanupBegun: _clean,
         RunCompleted: _complete,
     }
 

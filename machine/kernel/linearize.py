@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from machine.events import (
+    CleanupBegun,
     Entry,
     Event,
     FactRecorded,
@@ -111,17 +112,23 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Return a run's entries in blocks: one for each state, and one for each entry that belongs to no state.
 
     The attempts of a state stand where it settled, after everything it follows. The attempts of a state that did
-    not settle stand before the next run-level event at which no attempt is open.
+    not settle stand before the next run-level event at which no attempt is open. Cleanup states are not concurrent:
+    their attempts stand as they were made.
     """
     blocks: list[list[Entry]] = []
     unsettled: dict[str, list[Entry]] = {}
+    cleaning = False
     for entry in entries:
         event = entry.event
         state_id = getattr(event, "state_id", None)
         if state_id is None:
             blocks += [*unsettled.values(), [entry]]
             unsettled = {}
+            cleaning = cleaning or isinstance(event, CleanupBegun)
             continue
+        if cleaning and state_id not in unsettled:
+            blocks += unsettled.values()
+            unsettled = {}
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):
             blocks.append(unsettled.pop(state_id))

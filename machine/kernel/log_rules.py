@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from machine.config import LONGEST_SECONDS
+from machine.config import LONGEST_SECONDS, MOST_CONCURRENT
 from machine.errors import Code, LogError
-from machine.events import Entry, FactRecorded, RetryScheduled, RunCompleted, RunResumed, RunStarted
+from machine.events import (
+    CleanupBegun,
+    DomainEventRecorded,
+    EffectIntended,
+    Entry,
+    FactRecorded,
+    RetryScheduled,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    StateSkipped,
+    WaitBegun,
+)
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
-from machine.kernel.state_history import StateHistory, StateStatus
+from machine.kernel.state_history import FAILED, OpenAttempt, StateHistory, StateStatus
 
 _WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
 
@@ -43,3 +55,84 @@ def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) 
         text = f"a retry of {event.state_id} after {event.delay_ms} ms: not from now to one year"
         raise LogError(seq, text, code=Code.LOG_RETRY)
     return state
+
+
+def check_started(seq: int, event: RunStarted, *, again: bool) -> None:
+    """Raise `LogError` for a second beginning, or one with an impossible number of concurrent states."""
+    if again:
+        raise LogError(seq, "run_started again", code=Code.LOG_SECOND_START)
+    most = event.max_concurrency
+    if most is not None and not 1 <= most <= MOST_CONCURRENT:
+        text = f"max_concurrency is {most}, not a number from 1 to {MOST_CONCURRENT}"
+        raise LogError(seq, text, code=Code.LOG_BAD_EVENT)
+
+
+def check_begins_again(state: StateHistory, seq: int, state_id: str, *, cleaning: bool) -> None:
+    """Raise `LogError` unless another attempt of a state may begin; `cleaning` once the cleanup has begun."""
+    if cleaning and not state.cleans:
+        raise out_of_cleanup(seq, state_id)
+    if state.status.settled:
+        text = f"{state_id} begins again after it was {state.status}"
+        raise LogError(seq, text, code=Code.LOG_STATE_SETTLED)
+    if state.status is StateStatus.FAILED and not state.failed.cut:
+        raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
+
+
+def check_within(
+    seq: int,
+    event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded,
+    opened: OpenAttempt | None,
+) -> None:
+    """Raise `LogError` for an event that is not of the open attempt of its state."""
+    if opened is None or opened.attempt != event.attempt:
+        text = f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open"
+        raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
+
+
+def check_new_fact(seq: int, event: FactRecorded, before: FactRecorded | None, *, lost: bool) -> None:
+    """Raise `LogError` for a fact under a key that has one `before`; `lost` if its true value cannot be opened.
+
+    A value is single-assignment for the run; an error only for its attempt, so that a retry may try again.
+    """
+    if before is None:
+        return
+    same = (before.state_id, before.attempt) == (event.state_id, event.attempt)
+    if (before.outcome.final and not lost) or (same and not before.may_repeat):
+        raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
+
+
+def check_cleanup_begun(seq: int, event: CleanupBegun, checkpoint: str | None, *, again: bool) -> None:
+    """Raise `LogError` unless a cleanup may begin on the `checkpoint`."""
+    if again or event.status not in FINAL_STATUSES:
+        raise LogError(seq, "its cleanup begins again, or with no end of the run", code=Code.LOG_CLEANUP)
+    if event.base_snapshot_id != checkpoint:
+        text = "the cleanup begins on a base that is not the checkpoint"
+        raise LogError(seq, text, code=Code.LOG_BASE_SNAPSHOT)
+
+
+def check_completed(seq: int, event: RunCompleted, cleanup: CleanupBegun | None, skipped: int) -> None:
+    """Raise `LogError` unless a run may end so; `skipped` states of it were skipped for their failure."""
+    if event.status not in FINAL_STATUSES:
+        raise LogError(seq, f"{event.status!r} is not a final status", code=Code.INVALID_TRANSITION)
+    if cleanup is not None and event.status != cleanup.status:
+        text = f"the run ends {event.status}, and its cleanup began when it was {cleanup.status}"
+        raise LogError(seq, text, code=Code.LOG_CLEANUP)
+    if (event.skipped or 0) != skipped:
+        text = f"{skipped} states were skipped for their failure, and the end of the run says {event.skipped}"
+        raise LogError(seq, text, code=Code.LOG_BAD_EVENT)
+
+
+def check_skipped_after_failure(
+    state: StateHistory, seq: int, event: StateSkipped, *, cleaning: bool
+) -> None:
+    """Raise `LogError` unless a state that has begun may be skipped: it has failed, and that is the reason."""
+    if cleaning and not state.cleans:
+        raise out_of_cleanup(seq, event.state_id)
+    error = state.failed.error
+    if state.status is not StateStatus.FAILED or error is None or not event.reason.startswith(FAILED):
+        raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
+
+
+def out_of_cleanup(seq: int, state_id: str) -> LogError:
+    """Return the error of a log in which part of the work goes on after the cleanup has begun."""
+    return LogError(seq, f"{state_id} goes on after the cleanup of the run has begun", code=Code.LOG_CLEANUP)

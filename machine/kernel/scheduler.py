@@ -19,11 +19,12 @@ from machine.kernel.decisions import (
     Decision,
     EnterState,
     ScheduleRetry,
+    SkipState,
     SuspendRun,
 )
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
-from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
+from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision, skipped_failure
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
 from machine.waits import Wait
@@ -66,7 +67,7 @@ class Schedule:
         for state_id in self.frontier.take_ready():
             if state_id not in history.states and skip_decision(plan, config, history, state_id) is None:
                 self._base(state_id)  # so that a conflict is known as soon as it arises
-        stopped: dict[str, EnterState | ScheduleRetry] = {}
+        stopped: dict[str, EnterState | ScheduleRetry | SkipState] = {}
         waits: list[Wait] = []
         lost: str | None = None
         spent: dict[str, ErrorInfo] = {}
@@ -74,11 +75,14 @@ class Schedule:
         for state_id in known:
             if state_id is None or state_id in self.busy:
                 continue
-            if limited and (error := recovery_error(config, history, state_id)) is not None:
+            error = recovery_error(config, history, state_id) if limited else None
+            decision: EnterState | ScheduleRetry | SuspendRun | SkipState | None = None
+            if error is None:
+                decision = retry_decision(plan, config, history, state_id, woken=state_id in woken)
+            decision = decision or skipped_failure(plan, history, state_id, error)
+            if decision is None and error is not None:
                 spent[state_id] = error
-                continue
-            decision = retry_decision(plan, config, history, state_id, woken=state_id in woken)
-            if decision is None:
+            elif decision is None:
                 lost = lost or state_id
             elif isinstance(decision, SuspendRun):
                 waits += decision.waits
@@ -88,6 +92,8 @@ class Schedule:
         first = preferred if preferred in stopped or preferred not in history.states else None
         if first is None and not self.failing:
             first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
+        if first is None:  # that a state is skipped for its failure is recorded in a run that fails, too
+            first = next((it for it, then in stopped.items() if isinstance(then, SkipState)), None)
         begun = self._begun(plan, config, history, first, stopped) if first is not None else None
         if begun is not None or self.busy:
             return begun or self.awaiting(config)
@@ -119,14 +125,14 @@ class Schedule:
         config: RunConfig,
         history: History,
         first: str,
-        stopped: Mapping[str, EnterState | ScheduleRetry],
+        stopped: Mapping[str, EnterState | ScheduleRetry | SkipState],
     ) -> Decision | None:
         """Return the decision that begins a state, or None when the limit is reached or it has no context."""
         again = stopped.get(first)
-        if isinstance(again, ScheduleRetry):
+        if again is not None and not isinstance(again, EnterState):
             return again
         if len(self.busy) >= (history.max_concurrency or 1):
-            return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)
+            return next((other for other in stopped.values() if not isinstance(other, EnterState)), None)
         if again is None and (passed := skip_decision(plan, config, history, first)) is not None:
             return passed
         base = self._base(first)

@@ -21,6 +21,10 @@ UNREACHABLE: Final = "unreachable:"
 """Prefix of the skip reason of a state that has only skipped predecessors; one of them is named."""
 
 
+FAILED: Final = "failed:"
+"""Prefix of the skip reason of a state that failed for good and may be skipped for it, followed by the code."""
+
+
 class StateStatus(StrEnum):
     """The status of a state according to the log."""
 
@@ -123,6 +127,13 @@ class StateHistory:
     """True when a wait of its suspended attempt has been answered since."""
     anew: bool = False
     """True when its suspended attempt does not go on, and another one begins."""
+    cleans: bool = False
+    """True when it began or was skipped after the work of the run had ended."""
+
+    @property
+    def failed_and_skipped(self) -> bool:
+        """True for a part of the work that failed for good, and that the run went on without."""
+        return self.reason is not None and self.reason.startswith(FAILED) and not self.cleans
 
     def leads_to(self, state_id: str) -> bool:
         """Say whether the edge to a successor is live."""

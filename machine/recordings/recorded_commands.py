@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from machine.errors import Code
 from machine.events import (
     CODE_CHANGE,
+    CleanupBegun,
     Entry,
     Event,
     FactRecorded,
@@ -15,8 +17,10 @@ from machine.events import (
     RunStarted,
     RunSuspended,
     StateEntered,
+    StateSkipped,
 )
 from machine.kernel.run_status import RunStatus
+from machine.kernel.state_history import FAILED
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 from machine.waits import (
@@ -41,10 +45,15 @@ def asked(event: Event | None) -> Asked:
             return Asked(plan_id, secrets_lost=SecretWait() in waits)
         case RunResumed(plan_id=plan_id):
             return Asked(plan_id, secrets_lost=bool(event.secrets_lost))
-        case RunCompleted(status):
+        case CleanupBegun(status) | RunCompleted(status):
             return Asked(cancel=status == RunStatus.CANCELLED)
         case _:
             return Asked()
+
+
+def skips_at_limit(event: Event | None) -> bool:
+    """Say whether `event` skips a state because its driver has died too often."""
+    return isinstance(event, StateSkipped) and event.reason == f"{FAILED}{Code.RECOVERY_LIMIT}"
 
 
 def of_operators(event: Event | None, following: Event | None) -> int:

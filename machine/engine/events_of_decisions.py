@@ -1,0 +1,55 @@
+"""The events that perform a decision of the kernel for which no handler runs."""
+
+from __future__ import annotations
+
+from machine.engine.new_run import going_on
+from machine.events import (
+    CleanupBegun,
+    Event,
+    RetryScheduled,
+    RunCompleted,
+    RunResumed,
+    RunSuspended,
+    StateFailed,
+    StateSkipped,
+)
+from machine.exception_to_error_info import orphaned
+from machine.kernel.decisions import (
+    BeginCleanup,
+    ChangePlan,
+    CompleteRun,
+    Decision,
+    LoseSecrets,
+    RecoverOrphan,
+    ResumeRun,
+    ScheduleRetry,
+    SkipState,
+    SuspendRun,
+)
+from machine.kernel.history import History
+from machine.waits import PlanWait, SecretWait
+
+
+def events_of(decision: Decision, history: History) -> list[Event]:
+    """Return the events of a decision, in order; none for one that a driver performs otherwise."""
+    match decision:
+        case RecoverOrphan(state_id):
+            return [StateFailed(state_id, orphaned(state_id))]
+        case SkipState(state_id, reason):
+            return [StateSkipped(state_id, reason)]
+        case ScheduleRetry(state_id, attempt, delay_ms):
+            return [RetryScheduled(state_id, attempt, delay_ms)]
+        case SuspendRun(waits):
+            return [RunSuspended(waits)]
+        case ResumeRun():
+            return [RunResumed("operator")]
+        case ChangePlan(plan_id, suspended):
+            return going_on(PlanWait(plan_id), RunResumed("plan_change", plan_id), suspended=suspended)
+        case LoseSecrets(suspended):
+            return going_on(SecretWait(), RunResumed("secrets_lost", secrets_lost=True), suspended=suspended)
+        case BeginCleanup(status, base_snapshot_id, error):
+            return [CleanupBegun(status.value, base_snapshot_id, error)]
+        case CompleteRun(status, final_snapshot_id, error):
+            return [RunCompleted(status.value, final_snapshot_id, error, history.failed_and_skipped or None)]
+        case _:
+            return []
