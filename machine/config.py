@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import attrs
 
+from machine.build_provenance import BuildProvenance, Target
 from machine.errors import Code, ConfigError
 from machine.ids import OpId, Tag
 from machine.ignore import Ignore
+from machine.limits import NO_LIMITS, Limits
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "FanOutJoin",
     "FixedBackoff",
     "IoMode",
+    "Limits",
     "OnFailure",
     "RetryPolicy",
     "RunConfig",
@@ -288,7 +291,7 @@ class RunConfig:
     `replay_missing_fact_retryable` says whether its calls without a fact may be tried again. `paranoid` runs each
     state a second time, at once and from its own facts, and fails it where the two differ. `recoveries` is the
     number of attempts of one state in a row that may end with the death of their driver, without any new fact,
-    before the run ends failed with `recovery_limit`.
+    before the run ends failed with `recovery_limit`. `limits` are what it may use before it ends `limit_exceeded`.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -304,6 +307,7 @@ class RunConfig:
     undeclared_io: UndeclaredIo = attrs.field(default=UndeclaredIo.WARN, converter=_undeclared_io)
     paranoid: bool = attrs.field(default=False, validator=_instance)
     recoveries: int = attrs.field(default=5, validator=_count)
+    limits: Limits = attrs.field(default=NO_LIMITS, validator=_instance)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:
@@ -365,31 +369,3 @@ class RunManifest:
     context_format: int = attrs.field(default=1, validator=_format)
     """The number of the rules by which contexts are stored (`kernel.snapshot`), for as long: from 2 on, large
     values are in chunks."""
-
-
-@attrs.frozen
-class Target:
-    """The origin of a plan: the text that was typed, and the current directory at that time."""
-
-    spec: str
-    directory: str
-
-
-@attrs.frozen(kw_only=True)
-class BuildProvenance:
-    """The build a run was made by. It explains a divergence; it is outside the digest and never causes one.
-
-    `code` maps each state id to a fingerprint of its handler's source (comments and layout ignored), `source` those
-    fingerprints to the source itself, with short hashes for its texts; `env_names` lists the variables of a fixed,
-    harmless list that were set (names, never values).
-    """
-
-    python_version: str
-    platform: str
-    packages: Mapping[str, str]
-    code: Mapping[str, str]
-    env_names: tuple[str, ...] = ()
-    git_commit: str | None = None
-    lockfile_hash: str | None = None
-    target: Target | None = None
-    source: Mapping[str, str] = attrs.field(factory=dict)

@@ -14,6 +14,7 @@ class Code(StrEnum):
     MALFORMED = "malformed"
     INVALID_CONFIG = "invalid_config"
     INVALID_IGNORE = "invalid_ignore"
+    INVALID_LIMIT = "invalid_limit"
     INVALID_INPUT = "invalid_input"
     USAGE = "usage"
     # plan
@@ -57,6 +58,7 @@ class Code(StrEnum):
     LOG_SUSPENDED = "log_suspended"
     LOG_WAIT = "log_wait"
     LOG_CLEANUP = "log_cleanup"
+    LOG_LIMIT = "log_limit"
     INVALID_TRANSITION = "invalid_transition"
     # databases
     SQL_ERROR = "sql_error"
@@ -72,6 +74,7 @@ class Code(StrEnum):
     ATTEMPT_SUSPENDED = "attempt_suspended"
     SUSPENDED_CODE_CHANGED = "suspended_code_changed"
     RUN_CANCELLED = "run_cancelled"
+    LIMIT_EXCEEDED = "limit_exceeded"
     CANCEL_PENDING = "cancel_pending"
     CLEANUP_FAILED = "cleanup_failed"
     NOT_FAILED = "not_failed"
@@ -117,6 +120,7 @@ class Code(StrEnum):
     MISSING_FACT = "missing_fact"
     FACT_KEY_CONFLICT = "fact_key_conflict"
     CALL_CANCELLED = "call_cancelled"
+    PRICE_MISSING = "price_missing"
     WAIT_NOT_HERE = "wait_not_here"
     WAIT_TIMED_OUT = "wait_timed_out"
     IO_UNKNOWN_NAMESPACE = "io_unknown_namespace"

@@ -25,6 +25,7 @@ STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.A
 CUT_CODES: Final = STOPPED_CODES | {
     str(Code.STATE_TIMEOUT),
     str(Code.RUN_CANCELLED),
+    str(Code.LIMIT_EXCEEDED),
     str(Code.ATTEMPT_SUSPENDED),
 }
 """Error codes of interrupted attempts, as opposed to failed ones."""
@@ -295,6 +296,18 @@ class RunResumed:
 
 
 @attrs.frozen
+class LimitReached:
+    """The run has used up the limit `name`, of which it used `value`: open attempts are interrupted, and it ends.
+
+    `value` is the exact amount as text.
+    """
+
+    type: ClassVar[str] = "limit_reached"
+    name: str
+    value: str
+
+
+@attrs.frozen
 class CleanupBegun:
     """Only cleanup states begin from here on, one after another, on the context of `base_snapshot_id`.
 
@@ -312,8 +325,8 @@ class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
     `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `recovery_limit` or `task_left_behind`. `skipped` is the number of states that failed and were skipped for it,
-    None where there is none.
+    `recovery_limit`, `limit_exceeded` or `task_left_behind`. `skipped` is the number of states that failed and were
+    skipped for it, None where there is none.
     """
 
     type: ClassVar[str] = "run_completed"
@@ -359,6 +372,7 @@ KernelEvent: TypeAlias = (
     | WaitBegun
     | RunSuspended
     | RunResumed
+    | LimitReached
     | CleanupBegun
     | RunCompleted
 )

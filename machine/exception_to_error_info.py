@@ -118,8 +118,10 @@ def orphaned(state_id: str) -> ErrorInfo:
     return refused(text, Code.ORPHAN_ATTEMPT_RECOVERED, retryable=True)
 
 
-def interrupted(state_id: str, *, cancelled: bool) -> ErrorInfo:
-    """Return the error of an interrupted attempt: by a cancel of its run, or by a stop of its driver."""
+def interrupted(state_id: str, *, cancelled: bool, limited: bool = False) -> ErrorInfo:
+    """Return the error of an interrupted attempt: by a limit or a cancel of its run, or by a stop of its driver."""
+    if limited:
+        return refused(f"the run has used up a limit in {state_id}", Code.LIMIT_EXCEEDED)
     if cancelled:
         return refused(f"the run was cancelled in {state_id}", Code.RUN_CANCELLED)
     return refused(f"the attempt of {state_id} was interrupted", Code.ATTEMPT_INTERRUPTED, retryable=True)

@@ -22,6 +22,7 @@ from machine.errors import Code, IdError, PlanError, UsageError
 from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
+from machine.model_prices import spending_of
 from machine.plan_checks import by_tag, check_cleanup, check_key
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.recorded_clients import Chosen, clients_of
@@ -116,7 +117,8 @@ class Plan:
     run; `catalogue` has the kinds of domain events. They are no part of the plan's fingerprint, and a caller may
     replace them in `run` and similar functions. `ignore` says which parts of HTTP requests change by themselves; a
     run keeps what its plan said when it began. `clients` names libraries whose clients are recorded in the handlers
-    of this plan, such as `"requests"`, without a change of the code that uses them.
+    of this plan, such as `"requests"`, without a change of the code that uses them. `usage` names interfaces of
+    models (`"openai"`, `"anthropic"`) whose answers say what was spent, and `prices` what each costs (`Price`).
     """
 
     def __init__(
@@ -130,6 +132,8 @@ class Plan:
         catalogue: Catalogue | None = None,
         ignore: Ignore | None = None,
         clients: Iterable[Chosen] = (),
+        usage: Iterable[str] = (),
+        prices: Mapping[str, Any] | None = None,
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
@@ -149,6 +153,7 @@ class Plan:
             self.clients = clients_of(clients)
         except UsageError as exc:
             raise PlanError(f"plan {op_id!r}: {exc.message}", hint=exc.hint) from exc
+        self.spending = spending_of(usage, prices, op_id)
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None

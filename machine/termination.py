@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -37,16 +38,21 @@ class Termination:
         """The signal that was received, or None."""
         self._signals: list[int] = []
         self._task: asyncio.Task[Any] | None = None
+        self._main = False
+        self._wakeup: tuple[socket.socket, socket.socket] | None = None
 
     def watch(self) -> None:
-        """Let a signal cancel the task that calls this."""
+        """Let a signal cancel the task that calls this, and wake its loop."""
         self._task = asyncio.current_task()
+        if self._main:
+            self._wake_loop_at_signals(asyncio.get_running_loop())
         if self.signum is not None and self._task is not None:
             self._task.cancel()
 
     def begin(self) -> None:
         """Install handlers for the signals that have none."""
-        if threading.current_thread() is threading.main_thread():
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
             self._signals = [each for each in _SIGNALS if signal.getsignal(each) is signal.SIG_DFL]
             for each in self._signals:
                 signal.signal(each, self._received)
@@ -56,6 +62,28 @@ class Termination:
         for each in self._signals:
             if signal.getsignal(each) == self._received:
                 signal.signal(each, signal.SIG_DFL)
+
+    def close(self) -> None:
+        """Restore the signals and the wake-up of the loop."""
+        self.end()
+        if self._wakeup is not None:
+            read, write = self._wakeup
+            if (fd := signal.set_wakeup_fd(-1)) != write.fileno():
+                signal.set_wakeup_fd(fd)
+            read.close()
+            write.close()
+
+    def _wake_loop_at_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Python code sees a signal between two instructions: one that arrives just before the loop waits for
+        # its files, Ctrl-C too, would be seen only when the loop wakes for another reason
+        if (fd := signal.set_wakeup_fd(-1)) != -1:
+            signal.set_wakeup_fd(fd)  # of a loop that does so itself, or of the program
+            return
+        read, write = self._wakeup = socket.socketpair()
+        read.settimeout(0)
+        write.settimeout(0)
+        loop.add_reader(read, lambda: read.recv(4096))
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
 
     def _received(self, signum: int, _frame: FrameType | None) -> None:
         # as asyncio does at Ctrl-C; the next signal kills
@@ -78,6 +106,6 @@ def terminable() -> Iterator[Termination]:
         if termination.signum is None:
             raise
     finally:
-        termination.end()
+        termination.close()
     if termination.signum is not None:
         raise Terminated(termination.signum)

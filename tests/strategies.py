@@ -26,6 +26,7 @@ from machine.events import (
     FactError,
     FactRecorded,
     FactValue,
+    LimitReached,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -133,6 +134,7 @@ EVENTS_BY_KIND = {
     FactRecorded: st.builds(FactRecorded, TEXT, NAMES, HASHES, OUTCOMES, STATE_IDS, SMALL, st.none() | SMALL),
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
     WaitBegun: st.builds(WaitBegun, TEXT, NAMES, HASHES, STATE_IDS, SMALL),
+    LimitReached: st.builds(LimitReached, NAMES, TEXT),
     CleanupBegun: st.builds(CleanupBegun, NAMES, HASHES, st.none() | ERRORS),
     RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES, st.none() | ERRORS, st.none() | SMALL),
     RunSuspended: st.builds(

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 import machine
-from machine.catalogue import STANDARD, Count, Custom, Ratio
+from machine.catalogue import STANDARD, Count, Custom, Ratio, Time
 from machine.catalogue.field_types import field_types
 
 STUB = Path(machine.__file__).parent / "catalogue" / "__init__.pyi"
@@ -23,16 +23,18 @@ HEAD = """\
 # ruff: noqa: PYI021
 # fmt: off
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 
 from machine.catalogue.field_types import Count as Count
 from machine.catalogue.field_types import Ratio as Ratio
-from machine.catalogue.kinds import ModelTelemetry as ModelTelemetry
-from machine.catalogue.kinds import Provenance as Provenance
+from machine.catalogue.field_types import Time as Time
 from machine.catalogue.markdown import render_markdown as render_markdown
+from machine.catalogue.payload_parts import ErrorInfo as ErrorInfo
+from machine.catalogue.payload_parts import ModelTelemetry as ModelTelemetry
+from machine.catalogue.payload_parts import Parent as Parent
+from machine.catalogue.payload_parts import Provenance as Provenance
 from machine.catalogue.registry import Catalogue as Catalogue
 from machine.catalogue.registry import Custom as Custom
 from machine.catalogue.registry import Kind as Kind
@@ -44,8 +46,8 @@ STANDARD: Catalogue
 
 def hint_text(hint):
     """Return a type as it is written; an id may be given as plain text, which is checked when it is emitted."""
-    if hint in (typing.Any, Count, Ratio):
-        return {typing.Any: "Any", Count: "Count", Ratio: "Ratio"}[hint]
+    if hint in (typing.Any, Count, Ratio, Time):
+        return {typing.Any: "Any", Count: "Count", Ratio: "Ratio", Time: "Time"}[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " | ".join("None" if arg is type(None) else hint_text(arg) for arg in args)

@@ -233,6 +233,7 @@ def test_the_kernel_events_are_those_of_the_contract():
         "wait_begun",
         "run_suspended",
         "run_resumed",
+        "limit_reached",
         "run_completed",
     } == KERNEL_EVENTS
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from machine.catalogue.field_types import Count as Count
 from machine.catalogue.field_types import Ratio as Ratio
+from machine.catalogue.field_types import Time as Time
 from machine.catalogue.markdown import render_markdown as render_markdown
 from machine.catalogue.registry import Catalogue as Catalogue
 from machine.catalogue.registry import Custom as Custom
@@ -24,13 +25,15 @@ STANDARD: Catalogue
 
 
 def __getattr__(name: str) -> Any:
-    """Return `STANDARD`, a payload class, or `__all__`, which lists them too."""
-    # making 45 attrs classes takes longer than importing the rest of this package
+    """Return `STANDARD`, a payload class or a part of one, or `__all__`, which lists them too."""
+    # making 70 attrs classes takes longer than importing the rest of this package
     from machine.catalogue.kinds import STANDARD  # noqa: PLC0415 - only when it is needed
+    from machine.catalogue.payload_parts import ErrorInfo, Parent  # noqa: PLC0415 - with the others
 
     late: dict[str, Any] = {kind.payload.__name__: kind.payload for kind in STANDARD}
-    late["STANDARD"] = STANDARD
-    late["__all__"] = sorted({*late, "Catalogue", "Count", "Kind", "Level", "Ratio", "render_markdown"})
+    late |= {"STANDARD": STANDARD, "ErrorInfo": ErrorInfo, "Parent": Parent}
+    named = {"Catalogue", "Count", "Kind", "Level", "Ratio", "Time", "render_markdown"}
+    late["__all__"] = sorted({*late, *named})
     if name not in late:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals().update(late)

@@ -2,16 +2,18 @@
 # ruff: noqa: PYI021
 # fmt: off
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 
 from machine.catalogue.field_types import Count as Count
 from machine.catalogue.field_types import Ratio as Ratio
-from machine.catalogue.kinds import ModelTelemetry as ModelTelemetry
-from machine.catalogue.kinds import Provenance as Provenance
+from machine.catalogue.field_types import Time as Time
 from machine.catalogue.markdown import render_markdown as render_markdown
+from machine.catalogue.payload_parts import ErrorInfo as ErrorInfo
+from machine.catalogue.payload_parts import ModelTelemetry as ModelTelemetry
+from machine.catalogue.payload_parts import Parent as Parent
+from machine.catalogue.payload_parts import Provenance as Provenance
 from machine.catalogue.registry import Catalogue as Catalogue
 from machine.catalogue.registry import Custom as Custom
 from machine.catalogue.registry import Kind as Kind
@@ -20,396 +22,568 @@ from machine.catalogue.registry import Level as Level
 STANDARD: Catalogue
 
 @attrs.frozen
-class ArtifactWritten:
-    """An artifact was stored for this run."""
+class WorkflowStarted:
+    """A workflow began with its input."""
 
-    artifact_id: str
-    kind: str
-    size_bytes: Count | None = None
-    media_type: str | None = None
-    label: str | None = None
+    workflow_id: str
+    workflow_version: str
+    initial_input: Any
 
 @attrs.frozen
-class OpBoundary:
-    """The run entered or left an operation, or one step of it."""
+class WorkflowCompleted:
+    """A workflow ended with a result."""
 
-    op_id: str
-    boundary: Literal["entered", "left"]
-    op_path: str | None = None
-    label: str | None = None
+    final_state: Any
 
 @attrs.frozen
-class ChildRunSpawned:
-    """A child run was started."""
+class WorkflowFailed:
+    """A workflow ended in an error."""
 
-    child_run_id: str
-    op_id: str | None = None
-    fact_key: str | None = None
-    input_ref: str | None = None
+    error: str
 
 @attrs.frozen
-class ChildRunCompleted:
-    """A child run ended."""
+class WorkflowCancelled:
+    """A workflow was cancelled."""
 
-    child_run_id: str
-    status: Literal["completed", "failed", "cancelled", "limit_exceeded"]
-    output_ref: str | None = None
-    error_code: str | None = None
-    duration_ms: Count | None = None
+    reason: str | None = None
 
 @attrs.frozen
-class CheckpointSaved:
-    """A snapshot of the context was kept as a checkpoint."""
+class NodeScheduled:
+    """A node was put into a queue."""
 
-    snapshot_id: str
-    state_id: str | None = None
-    label: str | None = None
-
-@attrs.frozen
-class StepDiscovered:
-    """A step of work became known while the run was under way."""
-
-    step_id: str
-    title: str | None = None
-    parent_step_id: str | None = None
-    depends_on: tuple[str, ...] | None = None
+    queue_type: str
+    node_id: str | None = None
 
 @attrs.frozen
-class StateUpdated:
-    """A state changed what the context holds."""
+class NodeStarted:
+    """A worker began an attempt of a node."""
 
-    state_id: str
-    changed_keys: tuple[str, ...] | None = None
-    snapshot_id: str | None = None
-    summary: str | None = None
-
-@attrs.frozen
-class ToolCallStarted:
-    """A tool was called."""
-
-    call_id: str
-    tool: str
-    arguments: Mapping[str, Any] | None = None
-    input_ref: str | None = None
+    worker_id: str
+    attempt: int
+    node_id: str | None = None
 
 @attrs.frozen
-class ToolCallCompleted:
-    """A tool call returned."""
+class NodeCompleted:
+    """A node ended with its output and what it changed."""
 
-    call_id: str
-    tool: str
-    duration_ms: Count | None = None
-    output_ref: str | None = None
-    model: ModelTelemetry | None = None
+    output: Any
+    state_patch: Any
+    duration_ms: int
+    node_id: str | None = None
+    gen_ai_system: str | None = None
+    gen_ai_model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
+    cost_usd: float | None = None
     provenance: Provenance | None = None
 
 @attrs.frozen
-class ToolCallFailed:
-    """A tool call ended in an error."""
+class NodeFailed:
+    """An attempt of a node failed."""
 
-    call_id: str
-    tool: str
-    error_code: str
-    message: str
-    retryable: bool | None = None
-    duration_ms: Count | None = None
-    model: ModelTelemetry | None = None
+    error: str
+    attempt: int
+    retryable: bool
+    node_id: str | None = None
+
+@attrs.frozen
+class NodeSkipped:
+    """A node will not run."""
+
+    reason: str
+    node_id: str | None = None
+
+@attrs.frozen
+class NodeCancelled:
+    """A node was cancelled."""
+
+    node_id: str | None = None
 
 @attrs.frozen
 class InterruptRaised:
-    """The run stopped to wait for an answer from a person or a program."""
+    """A node asks a person to review a state."""
 
-    interrupt_id: str
     reason: str
+    state_for_review: Any
     node_id: str | None = None
-    prompt: str | None = None
-    data: Any = None
 
 @attrs.frozen
 class ApprovalReceived:
     """Somebody decided what was waiting for approval."""
 
-    approval_id: str
+    user_id: str
     decision: Literal["approved", "rejected"]
-    decided_by: str | None = None
+    node_id: str | None = None
     comment: str | None = None
+    state_patch: Any = None
 
 @attrs.frozen
 class TimerCreated:
-    """A timer was set. Times are in milliseconds since 1970 (UTC)."""
+    """A timer was set."""
 
-    timer_id: str
-    fires_at_ms: Count
-    label: str | None = None
+    fire_at: Time
+    node_id: str | None = None
+    correlation_key: str | None = None
 
 @attrs.frozen
 class TimerFired:
-    """A timer fired. Times are in milliseconds since 1970 (UTC)."""
+    """A timer fired."""
 
-    timer_id: str
-    fired_at_ms: Count | None = None
+    node_id: str | None = None
+    correlation_key: str | None = None
 
 @attrs.frozen
 class ExternalEventReceived:
-    """An external event arrived for this run."""
+    """An external event arrived."""
 
     correlation_key: str
-    event_type: str | None = None
-    source: str | None = None
-    data: Any = None
-    payload_ref: str | None = None
+    payload: Any
 
 @attrs.frozen
-class NodeParked:
-    """A node waits for something, at most until a time in milliseconds since 1970 (UTC)."""
+class ChildWorkflowStarted:
+    """A child workflow was started."""
 
-    node_id: str
-    reason: str
-    waits_for: str | None = None
-    until_ms: Count | None = None
+    child_execution_id: str
+    child_workflow_id: str
+    node_id: str | None = None
+
+@attrs.frozen
+class ChildWorkflowCompleted:
+    """A child workflow ended with a result."""
+
+    child_execution_id: str
+    result: Any
+    node_id: str | None = None
+
+@attrs.frozen
+class ChildWorkflowFailed:
+    """A child workflow ended in an error."""
+
+    child_execution_id: str
+    error: str
+    node_id: str | None = None
 
 @attrs.frozen
 class BudgetExceeded:
     """More of a resource was used than its budget allows."""
 
-    budget: str
-    limit: Count
-    used: Count
-    unit: str | None = None
-    scope: str | None = None
+    kind: str
+    limit: int
+    current: int
+    node_id: str | None = None
 
 @attrs.frozen
 class TokenBudgetExceeded:
     """More tokens were used than the budget allows."""
 
-    limit_tokens: Count
-    used_tokens: Count
-    model: str | None = None
-    scope: str | None = None
+    kind: str
+    limit: int
+    current: int
+    node_id: str | None = None
 
 @attrs.frozen
 class CostBudgetExceeded:
-    """More money was spent than the budget allows, in millionths of a US dollar."""
+    """More money was spent than the budget allows, in US dollars."""
 
-    limit_usd_micros: Count
-    used_usd_micros: Count
-    scope: str | None = None
+    limit_usd: float
+    current_usd: float
+    node_id: str | None = None
 
 @attrs.frozen
 class AutonomyLimitReached:
-    """The limit of what may be done without a person was reached."""
+    """An agent reached the limit of what it may do without a person."""
 
-    limit: Count
-    used: Count
-    action: str | None = None
-    scope: str | None = None
+    agent_ref: str
+    limit_type: str
+    limit_value: Any
+    actual_value: Any
+    node_id: str | None = None
 
 @attrs.frozen
 class CircuitBreakerTripped:
-    """Calls to something that keeps failing were stopped."""
+    """An agent that keeps failing was stopped."""
 
-    breaker: str
-    failures: Count | None = None
-    threshold: Count | None = None
-    retry_after_ms: Count | None = None
-    reason: str | None = None
+    agent_ref: str
+    consecutive_errors: int
+    threshold: int
+    node_id: str | None = None
 
 @attrs.frozen
 class EscalationRequired:
     """Somebody with more authority has to decide."""
 
+    agent_ref: str
     reason: str
-    escalate_to: str | None = None
-    severity: str | None = None
-    call_id: str | None = None
+    escalation_target: str
+    node_id: str | None = None
 
 @attrs.frozen
 class PolicyViolation:
     """Something was tried that a policy does not allow."""
 
-    policy: str
-    reason: str
-    action: str | None = None
-    namespace: str | None = None
-    call_id: str | None = None
+    rule: str
+    decision: str
+    policy_scope: str
+    node_id: str | None = None
 
 @attrs.frozen
 class ToolApprovalRequired:
     """A tool may not be called before somebody approves it."""
 
-    call_id: str
-    tool: str
-    approval_id: str | None = None
-    reason: str | None = None
-    input_ref: str | None = None
+    tool_name: str
+    approver: str
+    context: Any
+    node_id: str | None = None
 
 @attrs.frozen
 class StrategyStarted:
-    """A strategy began to pursue a goal."""
+    """A strategy began with its configuration."""
 
-    strategy_id: str
     strategy: str
-    goal: str | None = None
-    max_iterations: Count | None = None
+    config: Any
 
 @attrs.frozen
 class PlanGenerated:
-    """A strategy made a plan, or a new revision of it."""
+    """A strategy made a plan."""
 
-    strategy_id: str
     steps: tuple[str, ...]
-    revision: Count | None = None
-    plan_ref: str | None = None
 
 @attrs.frozen
 class IterationStarted:
     """An iteration of a strategy began."""
 
-    strategy_id: str
-    iteration: Count
-    focus: str | None = None
+    iteration: int
 
 @attrs.frozen
 class ToolCalled:
-    """A strategy chose to call a tool."""
+    """A tool was called."""
 
-    strategy_id: str
     tool: str
-    iteration: Count | None = None
-    call_id: str | None = None
+    node_id: str | None = None
 
 @attrs.frozen
 class CriticVerdict:
     """A critic judged a result."""
 
-    strategy_id: str
-    verdict: Literal["accept", "revise", "reject"]
-    iteration: Count | None = None
-    score: float | None = None
+    score: float
+    passed: bool
+    node_id: str | None = None
     feedback: str | None = None
 
 @attrs.frozen
 class IterationCompleted:
     """An iteration of a strategy ended."""
 
-    strategy_id: str
-    iteration: Count
-    outcome: str | None = None
-    output_ref: str | None = None
-    duration_ms: Count | None = None
+    iteration: int
+    input_tokens: int
+    output_tokens: int
+    cost_delta_usd: float | None = None
 
 @attrs.frozen
 class StrategyLimitHit:
     """A strategy was stopped by one of its limits."""
 
-    strategy_id: str
-    limit_name: str
-    limit: Count | None = None
-    used: Count | None = None
+    limit_type: str
+    limit_value: Any
+    actual_value: Any
 
 @attrs.frozen
 class StrategyCompleted:
     """A strategy ended."""
 
-    strategy_id: str
-    status: Literal["succeeded", "failed", "stopped"]
-    iterations: Count | None = None
-    output_ref: str | None = None
-    duration_ms: Count | None = None
-
-@attrs.frozen
-class GoalEvaluated:
-    """It was decided whether a goal is met."""
-
-    goal: str
-    met: bool
-    strategy_id: str | None = None
-    confidence: Ratio | None = None
-    rationale: str | None = None
+    iterations: int
+    total_cost_usd: float | None = None
 
 @attrs.frozen
 class CoordinatorDiscovery:
-    """A coordinator found who could take a task."""
+    """A coordinator found who could take a task, and who was left out."""
 
-    coordinator_id: str
-    candidates: tuple[str, ...]
-    task: str | None = None
+    query_skills: tuple[str, ...]
+    candidates: tuple[Any, ...]
+    filtered_out: tuple[Any, ...]
+    node_id: str | None = None
+    query_trust_domain: str | None = None
 
 @attrs.frozen
 class CoordinatorScoring:
-    """A coordinator scored its candidates, by name."""
+    """A coordinator ranked its candidates."""
 
-    coordinator_id: str
-    scores: Mapping[str, float]
-    method: str | None = None
+    rankings: tuple[Any, ...]
+    spread: float
+    weights: Any
+    node_id: str | None = None
 
 @attrs.frozen
 class CoordinatorDecision:
-    """A coordinator chose a candidate."""
+    """A coordinator chose a candidate, or none."""
 
-    coordinator_id: str
-    chosen: str
-    reason: str | None = None
-    confidence: Ratio | None = None
+    method: str
+    confidence: float
+    rejected: tuple[Any, ...]
+    node_id: str | None = None
+    selected: str | None = None
+    reasoning: str | None = None
+    tiebreaker_tokens: Any = None
+    tiebreaker_cost: float | None = None
 
 @attrs.frozen
 class AgentToolInvoked:
     """An agent was called as a tool."""
 
-    invocation_id: str
-    agent: str
-    task: str | None = None
-    input_ref: str | None = None
-    child_run_id: str | None = None
+    agent_uri: str
+    mode: str
+    protocol: str
+    input_hash: str
+    node_id: str | None = None
 
 @attrs.frozen
 class AgentToolProgress:
-    """An agent called as a tool said how far it is."""
+    """An agent called as a tool gave a part of its output."""
 
-    invocation_id: str
-    agent: str
-    message: str | None = None
-    progress: Ratio | None = None
+    chunk_index: int
+    partial_output_summary: str
+    node_id: str | None = None
 
 @attrs.frozen
 class AgentToolTurn:
     """An agent called as a tool took a turn."""
 
-    invocation_id: str
-    agent: str
-    turn: Count
-    role: str | None = None
-    content_ref: str | None = None
-    model: ModelTelemetry | None = None
+    turn_number: int
+    direction: str
+    content_summary: str
+    tokens: int
+    cost: float
+    node_id: str | None = None
 
 @attrs.frozen
 class AgentToolCompleted:
     """An agent called as a tool returned."""
 
-    invocation_id: str
-    agent: str
-    turns: Count | None = None
-    duration_ms: Count | None = None
-    output_ref: str | None = None
-    model: ModelTelemetry | None = None
-    provenance: Provenance | None = None
+    output: Any
+    total_cost: float
+    latency_ms: int
+    node_id: str | None = None
+    provenance: Any = None
+    total_turns: int | None = None
 
 @attrs.frozen
 class AgentToolTerminated:
-    """An agent called as a tool was stopped from outside it."""
+    """An agent called as a tool was stopped before it returned."""
 
-    invocation_id: str
-    agent: str
     reason: str
-    turns: Count | None = None
+    chunks_received: int
+    cost: float
+    node_id: str | None = None
+    partial_output: Any = None
 
 @attrs.frozen
 class AgentToolFailed:
     """An agent called as a tool ended in an error."""
 
-    invocation_id: str
-    agent: str
-    error_code: str
+    failure_type: str
     message: str
-    retryable: bool | None = None
-    duration_ms: Count | None = None
+    retryable: bool
+    node_id: str | None = None
+
+@attrs.frozen
+class StateUpdated:
+    """The state of an agent changed."""
+
+    payload: Any
+    step_id: str | None = None
+
+@attrs.frozen
+class ActionRequested:
+    """An agent asked for an action."""
+
+    action_id: str
+    payload: Any
+
+@attrs.frozen
+class ActionSucceeded:
+    """An action of an agent succeeded."""
+
+    action_id: str
+    output: Any
+
+@attrs.frozen
+class ActionFailed:
+    """An action of an agent failed."""
+
+    action_id: str
+    error: str
+
+@attrs.frozen
+class Interrupted:
+    """An agent stopped to wait for an answer."""
+
+    value: Any
+
+@attrs.frozen
+class Resumed:
+    """An agent went on with an answer."""
+
+    value: Any
+
+@attrs.frozen
+class Completed:
+    """An agent ended."""
+
+
+@attrs.frozen
+class ExecutionStarted:
+    """An execution began."""
+
+    parent: Parent | None = None
+    metadata: Any = None
+
+@attrs.frozen
+class StepStarted:
+    """A step of an execution began."""
+
+    step_type: str
+    name: str
+    step_id: str | None = None
+    parent_step_id: str | None = None
+
+@attrs.frozen
+class StepCompleted:
+    """A step of an execution ended."""
+
+    duration_ms: int
+    step_id: str | None = None
+    output: str | None = None
+
+@attrs.frozen
+class StepFailed:
+    """A step of an execution failed."""
+
+    error: ErrorInfo
+    step_id: str | None = None
+
+@attrs.frozen
+class ExecutionPaused:
+    """An execution was paused."""
+
+    reason: str
+
+@attrs.frozen
+class ExecutionResumed:
+    """An execution went on."""
+
+
+@attrs.frozen
+class ExecutionCompleted:
+    """An execution ended."""
+
+    duration_ms: int
+    output: str | None = None
+
+@attrs.frozen
+class ExecutionFailed:
+    """An execution ended in an error."""
+
+    error: ErrorInfo
+
+@attrs.frozen
+class ExecutionCancelled:
+    """An execution was cancelled."""
+
+    reason: str
+
+@attrs.frozen
+class ArtifactStored:
+    """A step stored an artifact."""
+
+    artifact_id: str
+    content_hash: str
+    size_bytes: int
+    step_id: str | None = None
+
+@attrs.frozen
+class StepDiscovered:
+    """A step became known while the execution went on."""
+
+    source_type: str
+    reason: str
+    depth: int
+    step_id: str | None = None
+    discovered_by: str | None = None
+
+@attrs.frozen
+class ToolCallStarted:
+    """A call of a tool began."""
+
+    tool_call_id: str
+    tool_name: str
+    input: Any
+    step_id: str | None = None
+
+@attrs.frozen
+class ToolCallCompleted:
+    """A call of a tool returned."""
+
+    tool_call_id: str
+    output: Any
+    step_id: str | None = None
+
+@attrs.frozen
+class CheckpointSaved:
+    """A checkpoint of the state was saved."""
+
+    checkpoint_id: str
+    state_hash: str
+    step_id: str | None = None
+
+@attrs.frozen
+class GoalEvaluated:
+    """It was decided how far a goal is met."""
+
+    goal_id: str
+    status: Literal["met", "not_met", "progressing"]
+    step_id: str | None = None
+    score: float | None = None
+    reason: str | None = None
+
+@attrs.frozen
+class ArtifactWritten:
+    """An artifact was stored for the run; `rec.artifact` emits it."""
+
+    artifact_id: str
+    kind: str
+    meta: Any
+
+@attrs.frozen
+class OpBoundary:
+    """A step of an operation started or completed."""
+
+    op_path: str
+    phase: Literal["started", "completed"]
+
+@attrs.frozen
+class ChildRunSpawned:
+    """A child run was started."""
+
+    parent_run_id: str
+    child_run_id: str
+    child_manifest_id: str
+
+@attrs.frozen
+class ChildRunCompleted:
+    """A child run ended."""
+
+    child_run_id: str
+    status: str
+    final_snapshot_id: str | None = None
+
+@attrs.frozen
+class ToolCallFailed:
+    """A call of a tool ended in an error."""
+
+    tool_call_id: str
+    tool_name: str
+    error: ErrorInfo
+    step_id: str | None = None
+    duration_ms: int | None = None
+    model: ModelTelemetry | None = None

@@ -1,7 +1,7 @@
 """Types of payload fields: those that JSON represents exactly, and their names in words.
 
-Money is an integer in millionths of a US dollar (`..._usd_micros`) and time an integer in milliseconds
-(`..._ms`). A payload must never hold a float for either.
+In kinds of this library's own money is an integer in millionths of a US dollar (`..._usd_micros`) and time one in
+milliseconds (`..._ms`). Kinds of the systems before it have numbers of dollars (`..._usd`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ Count: TypeAlias = Annotated[int, "0 or more"]
 Ratio: TypeAlias = Annotated[float, "0 to 1"]
 """A number from 0 to 1, both included."""
 
+Time: TypeAlias = Annotated[str, "RFC 3339"]
+"""A moment as text, with its offset from UTC: `2026-11-30T09:00:00Z` (RFC 3339)."""
+
 MAX_INTEGER = 2**53 - 1
 """The largest integer that JSON represents exactly (RFC 7493 section 2.2, which RFC 8785 builds on)."""
 
@@ -30,13 +33,14 @@ _WORDS: Mapping[Any, str] = {
     Any: "any JSON",
     Count: "integer, 0 or more",
     Ratio: "number, 0 to 1",
+    Time: "RFC 3339 time",
 }
 
 
 def in_words(hint: Any, *, _within: frozenset[type] = frozenset()) -> str:
     """Return the wire type of a field in words; raises `TypeError` for a type JSON cannot hold.
 
-    Allowed are str, int, float, bool, Any (any JSON), `Count`, `Ratio`, identifiers and other subclasses of
+    Allowed are str, int, float, bool, Any (any JSON), `Count`, `Ratio`, `Time`, identifiers and other subclasses of
     str (StrEnum too), literals of strings, attrs classes of such fields, and of all these `X | None`,
     `tuple[X, ...]`, `list[X]` and `Mapping[str, X]`.
     """

@@ -7,9 +7,11 @@ anything else. Kernel events and configuration have a converter of their own, in
 
 from __future__ import annotations
 
+import datetime as dt
 import decimal
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +22,15 @@ import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from machine.catalogue.field_types import MAX_INTEGER, Count, Ratio, in_words
+from machine.catalogue.field_types import MAX_INTEGER, Count, Ratio, Time, in_words
 from machine.errors import CodecError
 from machine.strict_converter import problems_of
 
 T = TypeVar("T")
+
+_RFC_3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
 
 
 def typed(payload: Any, kind: type[T], what: str) -> T:
@@ -122,6 +128,21 @@ def _ratio(value: Any, _: Any) -> float:
     return number
 
 
+def _time(value: Any, _: Any) -> str:
+    text: str = _string(value, str)
+    if _RFC_3339.fullmatch(text) is None or not _is_moment(text):
+        raise ValueError(f"expected RFC 3339 time, got {value!r}")
+    return text
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        dt.datetime.fromisoformat(f"{text[:10]}T{text[11:19]}")
+    except ValueError:
+        return False
+    return True
+
+
 def _choice(value: Any, kind: Any) -> Any:
     if not isinstance(value, str) or value not in typing.get_args(kind):
         raise ValueError(f"expected {in_words(kind)}, got {value!r}")
@@ -216,6 +237,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_func(lambda kind: kind in {Any, _ANY_JSON}, _json)
     converter.register_structure_hook_func(lambda kind: kind == Count, _count)
     converter.register_structure_hook_func(lambda kind: kind == Ratio, _ratio)
+    converter.register_structure_hook_func(lambda kind: kind == Time, _time)
     for kind, hook in _PLAIN.items():  # str stands for its subclasses too
         converter.register_structure_hook(kind, hook)
     converter.register_unstructure_hook(str, str.__str__)

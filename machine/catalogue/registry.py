@@ -37,12 +37,16 @@ class Custom:
 
 @attrs.frozen
 class Kind:
-    """One version of one known event: its name, the attrs class of its payload, and its level."""
+    """One version of one known event: its name, the attrs class of its payload, and its level.
+
+    `kernel` says what the engine records for the same happening, without anybody emitting it; empty for nothing.
+    """
 
     name: str
     payload: type[Any]
     level: Level = Level.NORMAL
     version: int = 1
+    kernel: str = ""
 
 
 @attrs.frozen

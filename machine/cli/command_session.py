@@ -186,11 +186,15 @@ class Session:
         store = ["--store", self.store] if self.store else []
         return shlex.join(["machine", *words, *store])
 
-    def go_on(self, run: str, fork_at: int | None, target: str | None = None) -> None:
-        """Print the command that continues from a failed state, if there is one."""
+    def go_on(
+        self, run: str, fork_at: int | None, target: str | None = None, limit: str | None = None
+    ) -> None:
+        """Print the command that continues from a failed state, or past a limit, if there is one."""
         if fork_at is not None:
             named = ["--target", target] if target else []
-            self.note("once it is repaired", self.command("fork", run, "--at", str(fork_at), *named))
+            more = [] if limit is None else ["--limit", f"{limit}=MORE"]
+            words = "once it is repaired" if limit is None else "to go on"
+            self.note(words, self.command("fork", run, "--at", str(fork_at), *more, *named))
 
     def note(self, name: str, text: str) -> None:
         """Print one remark on stderr, unless the output is for a program."""
@@ -271,6 +275,17 @@ Jobs: TypeAlias = Annotated[
     ),
 ]
 """The annotation of the option for how many processes there may be."""
+
+LimitOption: TypeAlias = Annotated[
+    tuple[str, ...],
+    Parameter(
+        negative="",
+        show_default=False,
+        help="NAME=VALUE: end the run limit_exceeded once it has used so much: attempts, states, facts, "
+        "wall_seconds, tokens or cost (US dollars). May be given more than once.",
+    ),
+]
+"""The annotation of the option for a limit of a run."""
 
 Repeated: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 """The annotation of an option that may be given more than once."""

@@ -24,6 +24,7 @@ from machine.engine.run_result import RunResult
 from machine.errors import Code, ConcurrencyError, StoreError
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.suspension import of_handlers
+from machine.kernel.usage import limit_of
 from machine.stores.base import Store
 from machine.termination import Terminated
 
@@ -122,7 +123,7 @@ def driven(
                 shlex.join(["machine", "run", "TARGET", "--input", json.dumps({key: "..."})]),
             )
         if not store.url.startswith("memory:"):
-            session.go_on(run_id, result.fork_at, target)
+            session.go_on(run_id, result.fork_at, target, limit_of(result.error))
     word = "replay" if result.status == "completed" else "show"
     if not store.url.startswith("memory:"):  # which nobody would find again
         session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))

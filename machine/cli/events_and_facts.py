@@ -21,6 +21,7 @@ from machine.events import (
     Event,
     FactError,
     FactRecorded,
+    LimitReached,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -132,6 +133,8 @@ def _detail(event: Event) -> str:
             return f"waits for {', '.join(wait_text(wait) for wait in event.waits)}"
         case RunResumed():
             return event.by if event.plan_id is None else f"{event.by}, plan {short(event.plan_id)}"
+        case LimitReached():
+            return f"{event.name} {event.value}"
         case CleanupBegun() | RunCompleted():
             error = event.error
             return event.status if error is None else f"{event.status}: {error.code}: {error.message}"

@@ -11,7 +11,7 @@ import attrs
 
 import machine
 from machine.cli import progress
-from machine.cli.command_session import Injected, Quiet, Repeated, Session, names_bundle
+from machine.cli.command_session import Injected, LimitOption, Quiet, Repeated, Session, names_bundle
 from machine.cli.driven_run import Report, driven
 from machine.cli.events_and_facts import short_key
 from machine.cli.json_arguments import json_input
@@ -20,6 +20,7 @@ from machine.cli.state_text import short_state
 from machine.engine.new_run_id import new_run_id
 from machine.engine.run_result import RunResult
 from machine.errors import Code, UsageError
+from machine.limits import limits_of
 from machine.recordings.fork import ForkResult
 from machine.stores.base import Store
 
@@ -34,6 +35,7 @@ def fork(
     at: int,
     set_fact: Repeated = (),
     target: str | None = None,
+    limit: LimitOption = (),
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -60,6 +62,7 @@ def fork(
     """
     facts = _facts(set_fact)
     fork_id = str(new_run_id())
+    limits = limits_of(limit) if limit else None
     with _stores(session, run) as (source, run_id, store):
         loaded = session.load_recorded(source, run_id, target)
 
@@ -75,6 +78,7 @@ def fork(
                 fork_id=fork_id,
                 reporter=reporter,
                 target=loaded.target,
+                limits=limits,
             )
             return found.result, _ForkReport(found)
 

@@ -127,7 +127,7 @@ class Progress(Reporter):
                     waits = [what for place, what in self._waits.values() if place == state_id]
                     text = f"for {', '.join(waits) or 'what it waited for before'}"
                     self._tell(state_id, "waits", *self._ended(state_id, entry), text)
-                elif error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED}:
+                elif error.code in {Code.ATTEMPT_INTERRUPTED, Code.RUN_CANCELLED, Code.LIMIT_EXCEEDED}:
                     self._tell(state_id, "interrupted", *self._ended(state_id, entry), error.message)
                 elif error.code == Code.ORPHAN_ATTEMPT_RECOVERED:
                     why = "the fork begins within" if self.forks else "a crash interrupted"

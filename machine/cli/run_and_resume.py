@@ -14,7 +14,17 @@ import machine
 from machine import canonical, codec
 from machine.cli import progress
 from machine.cli.answers_in_advance import InAdvance
-from machine.cli.command_session import ConfigFile, Flag, Injected, Jobs, JsonText, Quiet, Repeated, Session
+from machine.cli.command_session import (
+    ConfigFile,
+    Flag,
+    Injected,
+    Jobs,
+    JsonText,
+    LimitOption,
+    Quiet,
+    Repeated,
+    Session,
+)
 from machine.cli.driven_run import Report, driven
 from machine.cli.dry_run_report import DryReport
 from machine.cli.facts_from import Answering
@@ -28,6 +38,7 @@ from machine.engine.run_result import RunResult
 from machine.errors import Code, CodecError, ConfigError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.run_status import FINAL_STATUSES
+from machine.limits import limits_of
 
 Undriven: TypeAlias = Annotated[
     bool,
@@ -65,6 +76,7 @@ def run(
     undeclared_io: UndeclaredIo | None = None,
     concurrency: int | None = None,
     on_failure: OnFailure | None = None,
+    limit: LimitOption = (),
     invocation_key: str | None = None,
     lease: float = LEASE_SECONDS,
     wait: Wait = None,
@@ -114,6 +126,8 @@ def run(
     chosen = answering.config(config_of(config, skip_tag, facts=answering.facts_from is not None))
     if dry_run and answering.facts_from is not None:
         raise UsageError("a dry run makes its calls itself", hint="leave out --dry-run or --facts-from")
+    if limit:
+        chosen = attrs.evolve(chosen, limits=limits_of(limit, chosen.limits))
     if undeclared_io is not None:
         chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
     if paranoid:

@@ -14,6 +14,7 @@ from machine.cli.child_text import child_of, tell_children
 from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
+from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
@@ -26,6 +27,7 @@ from machine.exception_causes import causes_text, error_json
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
+from machine.kernel.usage import limit_of
 from machine.stores.base import Message
 from machine.waits import EffectWait
 
@@ -115,7 +117,8 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             session.note("next", session.command(word, name))
         known = built is not None and built.target is not None
         name = run if names_bundle(run) else log.run_id
-        session.go_on(name, fork_point(log.history), None if known else "TARGET")
+        limit = limit_of(log.history.error)
+        session.go_on(name, fork_point(log.history), None if known else "TARGET", limit)
     return 0
 
 
@@ -162,6 +165,7 @@ def _as_json(
         "input": manifest.input_params,
         "config": codec.to_json(manifest.run_config),
         "provenance": codec.to_json(built) if built else None,
+        "used": used_json(history.usage),
         "states": states,
         "error": error,
         "fork_at": fork_point(history),
@@ -195,6 +199,7 @@ def _print(
         ("started", f"{moment(began, seconds=True)}, {duration(max(ended - began, 0))} to its last event"),
         ("events", str(history.head_seq)),
         *_forked_from(log),
+        *used_rows(log.history.usage, manifest.run_config.limits),
         ("input", compact(manifest.input_params, 66)),
     ]
     changed = _changed(manifest.run_config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machine.cli.answers_in_advance import InAdvance
 from machine.cli.command_session import ConfigFile, Flag, Injected, JsonText, Quiet, Repeated
 from machine.cli.error_report import Exit
 from machine.cli.output import clean
@@ -20,6 +21,7 @@ def torture(
     fault: Repeated = (),
     idempotent: Repeated = (),
     stop_at_first: Flag = False,
+    in_advance: InAdvance | None = None,
     quiet: Quiet = False,
     session: Injected,
 ) -> int:
@@ -29,7 +31,7 @@ def torture(
     responses, once for every append and every fault (killed before and after the append, and when a call has
     returned, torn write, lost fsync, disk full, IO error, duplicate append, store locked), resumed, and
     compared with the first run: nothing durable may be lost, and nothing in the log may be fetched or done
-    again. Prints the unsafe boundaries (exit code 1), or that there are none (exit code 0).
+    again. A run that waits needs its answers in advance, in every run (--answer, --clock skip). Prints the unsafe boundaries (exit code 1), or that there are none (exit code 0).
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ def torture(
             faults=fault or FAULTS,
             idempotent=idempotent,
             stop_at_first=stop_at_first,
+            **(in_advance or InAdvance()).arguments(),
             progress=lambda done, total: say(f"{done}/{total} cells"),
         )
     if session.as_json:

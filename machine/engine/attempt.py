@@ -29,6 +29,7 @@ from machine.io.parked_tasks import end_of_tasks
 from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
+from machine.io.run_controls import RunControls
 from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.cleanup import failure_of
@@ -59,6 +60,7 @@ class Attempts:
     requests: RequestRules
     clients: Clients
     children: Children | None
+    controls: RunControls | None
     whole: anyio.CancelScope | None = attrs.field(default=None, init=False)
     """Cancel scope of all attempts of a replay; the first cancelled attempt ends it. A scope for each would be
     slow."""
@@ -179,6 +181,7 @@ class Attempts:
             current_token(),
             self.log.timers,
             self.children,
+            self.controls,
         )
 
     def _work(

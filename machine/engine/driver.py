@@ -6,7 +6,6 @@ chooses the next step; `io` determines what a handler receives from the outside 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from machine.engine.attempt import Attempts
 from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
-from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Opening, Second, TimedOut
+from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Info, Opening, Second, TimedOut
 from machine.engine.events_of_decisions import events_of
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.in_process_waits import answered_or
@@ -31,6 +30,7 @@ from machine.engine.leftover_tasks import Leftovers
 from machine.engine.new_run import begin
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
+from machine.engine.retry_delay import wait_for_retry
 from machine.engine.stop_signal import Control
 from machine.errors import ErrorInfo, StateError
 from machine.events import (
@@ -47,6 +47,7 @@ from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
+from machine.io.run_controls import RunControls
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import decide
@@ -57,6 +58,7 @@ from machine.kernel.decisions import (
     Decision,
     Done,
     EnterState,
+    ReachLimit,
     StartRun,
     SuspendRun,
 )
@@ -106,6 +108,8 @@ class Run:
     """Returns the recorded part of an attempt that was suspended, in a live run."""
     children: Family | None = None
     """The child runs, None where none can be begun."""
+    controls: RunControls | None = None
+    """The controls that every call of a live run passes before it is made."""
     careful: int = 0
     """The number of attempts before which the run waits for the disk, so that one that kills the process is
     recorded."""
@@ -141,6 +145,7 @@ class Run:
             self.requests,
             self.clients,
             self.children,
+            self.controls,
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
@@ -153,8 +158,8 @@ class Run:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
         self.concurrent.tasks |= running_tasks()
         await self._until_stopped(self.check)
-        while self.control.cancelling:  # what is left then waits for nothing, unless there is a cleanup to do
-            if await self._decisions(while_cancelling=True):
+        while self.control.ending:  # what is left then waits for nothing, unless there is a cleanup to do
+            if await self._decisions(while_ending=True):
                 break
             await self._until_stopped()
         await self.log.durable()
@@ -185,12 +190,12 @@ class Run:
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
-        without = dict.fromkeys(("opening", "snapshot", "second", "check", "children"))
+        without = dict.fromkeys(("opening", "snapshot", "second", "check", "children", "controls"))
         return attrs.evolve(self, **{"live": False, **without, **changes})
 
-    async def _decisions(self, *, while_cancelling: bool = False) -> bool:
-        """Perform decisions until nothing is left, or only while the run is being cancelled; say whether."""
-        while self.control.cancelling or not while_cancelling:
+    async def _decisions(self, *, while_ending: bool = False) -> bool:
+        """Perform decisions until nothing is left, and only while the run is to end or until it is; say which."""
+        while self.control.ending is while_ending:
             decision = self.decided()
             if isinstance(decision, Done):
                 return True
@@ -212,6 +217,8 @@ class Run:
             cancel=said.cancel,
             failed=said.failed or self._overlooked,
             limited=said.limited,
+            reached=said.reached,
+            wall_ms=said.wall_ms,
             secrets_lost=said.secrets_lost,
             woken=self._woken(),
             schedule=self.schedule,
@@ -252,6 +259,8 @@ class Run:
                 await self.log.emit(events_of(decision, self.log.history), payloads)
                 if isinstance(decision, BeginCleanup):
                     self.control.begin_cleanup(self.log.history.cleanup_ms)
+                elif isinstance(decision, ReachLimit):
+                    self.control.limit()
 
     def _merged(self) -> Payloads | None:
         """Return the new nodes of the merged contexts of concurrent states, None in sequential mode."""
@@ -264,20 +273,13 @@ class Run:
     @property
     def waits(self) -> bool:
         """True while a handler waits for external input whose attempt is put away."""
-        waits, open_attempts = self.log.history.open_waits.by_key, self.log.history.open
-        return (
-            bool(waits)
-            and self.live
-            and any(wait.begun.state_id not in open_attempts for wait in waits.values())
-        )
+        return self.live and self.log.history.open_waits.any_beyond(self.log.history.open)
 
     def delivered(self) -> bool:
         """Record the answers to such waits that have come by now, and say whether there were any."""
         return self.log.deliver() > 0
 
-    async def _emit(
-        self, event: Event, payloads: Payloads | None = None, info: Mapping[str, str] | None = None
-    ) -> None:
+    async def _emit(self, event: Event, payloads: Payloads | None = None, info: Info = None) -> None:
         await self.log.emit([event], payloads, info)
 
     def _base(self, state_id: str, snapshot_id: str) -> Snapshot:
@@ -291,12 +293,7 @@ class Run:
     async def enter(self, decision: EnterState) -> None:
         """Run one attempt of a state, from its `state_entered` to the event that ends it."""
         if self.live and decision.delay_ms:
-            waited = time.time_ns() // 1_000_000 - decision.since_ms
-            left = min(decision.delay_ms, decision.delay_ms - waited) / 1000
-            if left > 0:
-                await self.log.durable()
-                self.reporter.waiting(decision.state_id, left)
-                await anyio.sleep(left)
+            await wait_for_retry(decision, self.log, self.reporter)
         if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
@@ -313,24 +310,26 @@ class Run:
                 self.refuse_if_aborted()
                 differs = await self.second.differs(self, decision, ending, payloads)
                 if differs is not None:
-                    ending, payloads, info = (
-                        StateFailed(state.id, self.secrets.attempt().error(differs)),
-                        Payloads(),
-                        None,
-                    )
+                    failed = StateFailed(state.id, self.secrets.attempt().error(differs))
+                    ending, payloads, info = failed, Payloads(), None
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
             self.refuse_if_aborted()
             if self.live:  # a replay must not interrupt an attempt that was not interrupted in the recording
-                error = interrupted(state.id, cancelled=self.control.cancelling)
-                await self._emit(StateFailed(state.id, error), info=behind(exc, self.secrets.attempt()))
+                info = behind(exc, self.secrets.attempt())
+                await self._emit(StateFailed(state.id, self._interrupted(state.id)), info=info)
             raise (exc.cancellation if isinstance(exc, Stopped) else exc) from None
         self.refuse_if_aborted()
         if earlier is not None and (changed := earlier.changed()) is not None:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
+        if self.live and self.log.history.limited:  # whatever its handler made of it
+            ending, payloads, info = StateFailed(state.id, self._interrupted(state.id)), Payloads(), None
         await self.log.emit([ending], payloads, info)
         await self._end_children(ending=False)
         if self._bounded and self._frontier is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
+
+    def _interrupted(self, state_id: str) -> ErrorInfo:
+        return interrupted(state_id, cancelled=self.control.cancelling, limited=self.log.history.limited)
 
     def _goes_on(self, decision: EnterState) -> bool:
         """Say whether an attempt was suspended and goes on."""
@@ -347,9 +346,8 @@ class Run:
     async def _boundary(self) -> None:
         """Wait for the disk."""
         if self._bounded and self.concurrency > 1:
-            await (
-                checkpoint()
-            )  # events that other attempts are about to write go to the disk in the same commit
+            # events that other attempts are about to write go to the disk in the same commit
+            await checkpoint()
         await self.log.durable()
 
     async def _tried(

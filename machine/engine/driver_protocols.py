@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import attrs
 
@@ -13,7 +13,7 @@ from machine.engine import run_reader
 from machine.engine.commit_queue import StandingStill
 from machine.engine.recorder import Recorder
 from machine.errors import Code, ErrorInfo, UsageError
-from machine.events import Entry, Event, RunSuspended
+from machine.events import Entry, Event, LimitReached, RunSuspended
 from machine.exception_to_error_info import refused
 from machine.io.attempt_scope import AttemptScope, Log, Payloads, Timers
 from machine.io.child_runs import Children
@@ -23,6 +23,9 @@ from machine.kernel.history import History
 from machine.plan import Graph
 from machine.state import PlanState
 from machine.stores.base import Store
+
+Info: TypeAlias = Mapping[str, str] | None
+"""The informational data of an event."""
 
 
 class FirstRun(Protocol):
@@ -142,6 +145,10 @@ class Outside(NamedTuple):
     failed: ErrorInfo | None = None
     limited: bool = True
     secrets_lost: bool = False
+    reached: LimitReached | None = None
+    """In a replay, the limit that the run reached here."""
+    wall_ms: int = 0
+    """The time in which attempts have been open."""
 
 
 class DrivenLog(Log, Protocol):

@@ -20,6 +20,7 @@ from machine.kernel.decisions import (
     CompleteRun,
     Decision,
     LoseSecrets,
+    ReachLimit,
     RecoverOrphan,
     ResumeRun,
     ScheduleRetry,
@@ -35,6 +36,8 @@ def events_of(decision: Decision, history: History) -> list[Event]:
     match decision:
         case RecoverOrphan(state_id):
             return [StateFailed(state_id, orphaned(state_id))]
+        case ReachLimit(reached):
+            return [reached]
         case SkipState(state_id, reason):
             return [StateSkipped(state_id, reason)]
         case ScheduleRetry(state_id, attempt, delay_ms):

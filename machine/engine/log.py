@@ -18,6 +18,7 @@ from machine.engine.deliver import Inbox, delivery
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
 from machine.engine.stop_signal import Control
+from machine.engine.wall_clock import WallClock
 from machine.envelope import chain_next, seal
 from machine.errors import StoreError
 from machine.event_bytes import spelled
@@ -90,13 +91,20 @@ class LiveLog:
         """A time that has passed for sure, once a wait was answered: no later event is before it."""
         self._passed_ms = 0
         self._inbox = Inbox(store, run_id)
+        self.wall: WallClock | None = None
+        """The time in which attempts have been open, None where nothing limits it."""
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
         now = self._event_ms()
-        self._put([(event, now, info) for event in events], payloads)
+        if self.wall is None:
+            self._put([(event, now, info) for event in events], payloads)
+        else:
+            info = self.wall.stamp(info)
+            self._put([(event, now, info) for event in events], payloads)
+            self.wall.follow()
 
     def _event_ms(self) -> int:
         return max(time.time_ns() // 1_000_000, self.floor_ms)
@@ -190,7 +198,7 @@ class LiveLog:
 
         The observer is not called, because nothing happens.
         """
-        shift = time.time_ns() // 1_000_000 - entries[-1].ts_millis
+        shift = time.time_ns() // 1_000_000 - max(entry.ts_millis for entry in entries)
         drafts: list[Draft] = []
         for entry in entries:
             info = {name: text for name, text in entry.info.items() if name not in _OF_RUN}
@@ -241,7 +249,8 @@ class LiveLog:
         if self.history.open_waits.by_key:
             self.deliver()
         lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
-        return Outside(graph, self._control.cancelling, secrets_lost=bool(lost))
+        wall_ms = 0 if self.wall is None else self.wall.ms
+        return Outside(graph, self._control.cancelling, secrets_lost=bool(lost), wall_ms=wall_ms)
 
     def carry(self, decision: EnterState) -> bool:
         """Return False: a live run has no recorded entries ahead of it."""

@@ -40,10 +40,15 @@ def check_skip_tags(graph: Graph, config: RunConfig) -> None:
             raise ConfigError(f"no state of {graph.op_id} has the tag {str(tag)!r} to skip", hint=hint)
 
 
+def manifest_artifact(manifest: RunManifest, payloads: Payloads) -> str:
+    """Add a manifest to the artifacts of a new run, and return its id."""
+    return payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
+
+
 def opening_of(graph: Graph, manifest: RunManifest) -> Opening:
     """Return the opening of a run with a manifest, without provenance, which a replay does not need."""
     payloads = Payloads()
-    manifest_id = payloads.add(ArtifactKind.MANIFEST, canonical.encode(codec.to_json(manifest)))
+    manifest_id = manifest_artifact(manifest, payloads)
     payloads.add(ArtifactKind.PLAN, graph.shape_bytes)
     return Opening(manifest, manifest_id, payloads, {}, _writes(manifest.input_params))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-import anyio
 import attrs
 
 from machine.catalogue import Catalogue
@@ -16,16 +15,18 @@ from machine.config import Durability, RunConfig, RunManifest, Target, check_sta
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.children import tell_parent
+from machine.engine.controls_of_run import controls_of
 from machine.engine.drive_child import Ways, children_of_run
 from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.in_process_waits import Clock, Patience, Waiting
+from machine.engine.invocations import Invocation
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.moved_runs import refuse_moved
-from machine.engine.new_run import check_skip_tags, is_same_request, opening_for
+from machine.engine.new_run import check_skip_tags, opening_for
 from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.recorded_answers import Effects, FactsFrom, RecordedAnswers, prepared
@@ -36,7 +37,6 @@ from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.suspended_attempts import check_suspended
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
-from machine.errors import Code, ConcurrencyError, RunError
 from machine.ids import RunId
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
@@ -45,11 +45,8 @@ from machine.kernel.history import History
 from machine.plan import Graph, Plan
 from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
-from machine.stores.argument_checks import invocation_taken
 from machine.stores.base import ZERO_CHAIN, Store
-from machine.waits import (
-    EffectWait,
-)
+from machine.waits import EffectWait
 
 _CAREFUL: Final = 16
 """The number of attempts of a resumed run that are durable before they are made. An attempt that kills its process
@@ -58,9 +55,6 @@ further."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
-
-_ATTACHED_SECONDS: Final = 0.2
-"""Seconds between two looks of a start that waits for another driver's run to end."""
 
 
 @attrs.frozen
@@ -159,8 +153,9 @@ async def run(
         return await drive(graph, store, keeper, watched, past=past, **options)
 
     if invocation_key is not None:
-        starting = functools.partial(_invoked, opening=opening, started=started, attach=attach)
-        return await starting(graph, store, chosen, invocation_key, watched)
+        invocation = Invocation(store, invocation_key, graph.op_id, opening, watched.lease_ms)
+        going_on = functools.partial(_resumed, graph, store, watched=watched, changes=Changes())
+        return await invocation.result(chosen, started=started, attached=going_on if attach else None)
     if run_id is not None:
         refuse_used(store, chosen)
     with Keeper(store, chosen, watched.lease_ms) as keeper:
@@ -170,50 +165,6 @@ async def run(
 
 
 _default_config: Final = functools.cache(RunConfig)
-
-
-async def _invoked(
-    graph: Graph,
-    store: Store,
-    run_id: str,
-    key: str,
-    watched: Watched,
-    *,
-    opening: Opening,
-    started: Callable[[Keeper], Awaitable[RunResult]],
-    attach: bool,
-) -> RunResult:
-    """Start the run of an invocation key, or wait for the one that was started with it, if `attach`."""
-    while True:
-        try:
-            taken = store.find_invocation(key)
-            if taken is None:
-                with Keeper(store, run_id, watched.lease_ms) as keeper:
-                    if store.find_invocation(key) is not None:
-                        continue  # the other start with this key has ended meanwhile
-                    refuse_used(store, run_id)
-                    return await started(keeper)
-            if not attach:
-                raise invocation_taken(key, run_id, taken)
-            _, begun = run_reader.first_entry(store, taken)
-            same = begun.manifest_id == opening.manifest_id or is_same_request(
-                run_reader.manifest_of(store, begun), opening.manifest
-            )
-            if not same or begun.op_id != graph.op_id:
-                raise RunError(
-                    f"the invocation key {key!r} belongs to run {taken}, "
-                    "which has another plan, input or configuration",
-                    code=Code.INVOCATION_CONFLICT,
-                    details={"invocation_key": key, "run_id": taken},
-                    hint="an invocation key names one request: use another key for another one",
-                )
-            return await _resumed(graph, store, taken, watched, Changes())
-        except (
-            ConcurrencyError
-        ) as exc:  # another process has just started it, or drives it: its result is ours too
-            if not attach or exc.code not in {Code.RUN_LEASED, Code.INVOCATION_TAKEN}:
-                raise
-        await anyio.sleep(_ATTACHED_SECONDS)
 
 
 @with_default_store()
@@ -384,6 +335,7 @@ async def drive(
                 earlier=earlier_of(watched.second, store, log),
                 goes_on=Patience(watched.waiting, log, children.woken).goes_on,
                 check=checks,
+                controls=controls_of(config, log, keeper.control, watched.provided),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             before = history.head_seq

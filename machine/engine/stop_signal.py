@@ -18,6 +18,8 @@ class Control:
         """True once the run was asked to end cancelled, or since its cleanup has begun, to end that."""
         self._cancelled_ms = -1
         self._cleanup_ms = -1
+        self.limited = False
+        """True once the run has used up a limit, until its cleanup begins."""
         self.failure: BaseException | None = None
         """The reason why the run may not continue at all, None while it may."""
         self.stopped: BaseException | None = None
@@ -36,7 +38,17 @@ class Control:
     def begin_cleanup(self, at_ms: int) -> None:
         """Go on with the cleanup that began at this time: only what is asked after it is about the cleanup."""
         self._cleanup_ms = at_ms
-        self.cancelling = self._cancelled_ms > at_ms
+        self.cancelling, self.limited = self._cancelled_ms > at_ms, False
+
+    def limit(self) -> None:
+        """Interrupt all attempts; the run has used up a limit, and ends."""
+        self.limited = True
+        self._wake()
+
+    @property
+    def ending(self) -> bool:
+        """True once the run is to end, by a cancel or because it has used up a limit."""
+        return self.cancelling or self.limited
 
     def fail(self, reason: BaseException) -> None:
         """Interrupt all attempts and write nothing more: `reason` is raised out of the run."""
@@ -56,7 +68,7 @@ class Control:
             # asyncio's loop uses one method name, trio's token the other
             self._soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
             try:
-                if self.cancelling or self.failure is not None or self.stopped is not None:
+                if self.ending or self.failure is not None or self.stopped is not None:
                     self.scope.cancel()
                 yield
             finally:

@@ -19,10 +19,12 @@ from machine.engine.transports import STANDARD_NAMESPACES, checked, serves
 from machine.errors import Code, UsageError
 from machine.events import Entry, FactValue
 from machine.io.call_identity import VALUE_NAMESPACE
+from machine.io.spending import SPEND
 from machine.io.transport import Transports
 from machine.io.versions import VERSION
 from machine.kernel.history import History
 from machine.kernel.published import PUBLISH
+from machine.model_prices import Spending
 from machine.plan import Plan
 from machine.recorded_clients import Clients
 from machine.secrets.secret_value import SECRET
@@ -41,6 +43,8 @@ class Provided:
     """None for the standard one, which most runs never ask for."""
     clients: Clients
     """The libraries whose clients are recorded."""
+    spending: Spending
+    """The prices of models, and the interfaces whose answers say what was used."""
     given: Transports = attrs.field(factory=dict)
     """The transports that the caller gave, which child runs have too."""
 
@@ -54,7 +58,7 @@ class Provided:
         if chosen is not None and not isinstance(chosen, Catalogue):
             raise UsageError(f"catalogue must be a Catalogue, not {chosen!r}")
         both = checked({**plan.transports, **(transports or {})})
-        return cls(both, chosen, plan.clients, transports or {})
+        return cls(both, chosen, plan.clients, plan.spending, transports or {})
 
     def info(self) -> dict[str, str]:
         """Return the info for the first event of a run; empty when everything is standard."""
@@ -162,7 +166,7 @@ def _namespaces(history: History) -> Iterable[str]:
     """Return the namespaces that the facts and effects of a run came through."""
     facts = {fact.namespace for fact in history.facts.values()}
     sent = {namespace for _, namespace, _ in history.sent if namespace is not None}
-    return (facts | sent) - {VALUE_NAMESPACE, PUBLISH, VERSION, *WAIT_KINDS}
+    return (facts | sent) - {VALUE_NAMESPACE, PUBLISH, SPEND, VERSION, *WAIT_KINDS}
 
 
 def _unset_secrets(history: History, load: Callable[[str], bytes], lost: AbstractSet[str]) -> list[str]:

@@ -16,7 +16,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.errors import Code, CorruptionError, NotFoundError, StateError
+from machine.errors import Code, CorruptionError, NotFoundError, OtherIoError, StateError
 from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
 from machine.io.child_runs import Children
@@ -27,6 +27,7 @@ from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
+from machine.model_prices import Spending
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
@@ -100,6 +101,21 @@ class Log(Protocol):
 
     def seal(self, key: str) -> bytes | None:
         """Return the seal of the fact with a key: None without one, empty when it is missing."""
+        ...
+
+
+class Controls(Protocol):
+    """The controls of a run; see `run_controls`."""
+
+    spending: Spending
+    """The prices of models, and the interfaces whose answers say what was used."""
+
+    def refusal(self, call: Any) -> OtherIoError | None:
+        """Return why a call must not be made, None when it may be."""
+        ...
+
+    async def admit(self, *, here: bool) -> None:
+        """Return if a further call may be made, else end the run; `here` is true for a call that cannot wait."""
         ...
 
 
@@ -190,6 +206,8 @@ class RunScope:
     """The stored ends of sleeps, in a run that really sleeps."""
     children: Children | None = None
     """The child runs, None where none can be begun."""
+    controls: Controls | None = None
+    """The controls that every call passes before it is made, None where there are none."""
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
 

@@ -33,6 +33,7 @@ from machine.io.provider import IoProvider
 from machine.io.publishing import offset_of
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
+from machine.io.spending import SPEND, spent_by, spent_in_answer
 from machine.io.step_transport import STEP, info_of_step
 from machine.io.transport import Transport
 from machine.io.volatile_answer_headers import without_volatile
@@ -43,6 +44,7 @@ from machine.kernel.open_waits import DUE
 from machine.kernel.published import PUBLISH, STREAM
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.kernel.transactions import SQL
+from machine.model_prices import Spending
 from machine.secrets.secret_value import SECRET
 from machine.waits import WAIT_KINDS
 from machine.watch.unprofiled import unprofiled
@@ -69,6 +71,9 @@ class LiveIo(IoProvider):
             raise no_transport(call)
         if self._scope.run.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
+        controls = self._scope.run.controls
+        if controls is not None and (refused := controls.refusal(call)) is not None:
+            return await self._settled(call, FactError(refused.kind, describe(refused, hint=False)))
         if call.effect:
             await self._refuse_late()
             if (keys := self._scope.secrets.run.keys) is not None:
@@ -103,7 +108,7 @@ class LiveIo(IoProvider):
                 ending = self._received.ending(call, self._draft(end))
                 outcome, info = (
                     FactValue(add_answer(payloads, ending.answer), ending.again),
-                    ending.answer.info,
+                    {**ending.answer.info, **self._received.spent(call)},
                 )
                 call = end
             else:
@@ -186,12 +191,22 @@ class LiveIo(IoProvider):
         if call.namespace == PUBLISH:
             outcome = offset_of(call, self._scope, payloads)
             return await self._emit(call, outcome, payloads, {STREAM: call.request[STREAM]})
+        if call.namespace == SPEND:
+            return await self._spent(call, payloads)
         try:
             answer = unprofiled(self._scope.secrets.given, self._draft(call), value)
         except IoError as refusal:
             return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
         outcome = FactValue(add_answer(payloads, answer))
         return await self._emit(call, outcome, payloads, answer.info)
+
+    async def _spent(self, call: Call, payloads: Payloads) -> FactRecorded:
+        controls = self._scope.run.controls
+        try:
+            outcome, info = spent_by(call, Spending() if controls is None else controls.spending, payloads)
+        except OtherIoError as refusal:
+            return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
+        return await self._emit(call, outcome, payloads, info)
 
     def _draft(self, call: Call) -> FactRecorded:
         """Return the fact of a call whose outcome is not known yet."""
@@ -242,6 +257,11 @@ class LiveIo(IoProvider):
         again = None if lasts else True
         if self._received.began(call, answer, again=again):
             again = True  # only its end answers the call
+        elif (controls := scope.run.controls) is not None and controls.spending.interfaces:
+            return FactValue(add_answer(payloads, answer), again), {
+                **answer.info,
+                **spent_in_answer(call, response, controls.spending),
+            }
         return FactValue(add_answer(payloads, answer), again), answer.info
 
     async def _refuse_late(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 import anyio
@@ -13,6 +13,8 @@ from machine.events import FactRecorded
 from machine.exception_to_error_info import describe
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
+from machine.io.model_usage import StreamReading
+from machine.io.spending import reading_of, spent_in_stream
 from machine.io.stream_end import end_of, piece_of
 from machine.io.transport import Opened, PieceSource, Streaming, Transport
 from machine.secrets.attempt_secrets import AttemptSecrets
@@ -42,6 +44,7 @@ class _Received:
     sealed: bool = False
     over: bool = False
     broken: IoError | None = None
+    usage: StreamReading | None = None
 
     async def next(self, namespace: str) -> tuple[bytes, bytes] | None:
         """Return what may be handed out next, after what was handed out of its line; None at the end."""
@@ -81,7 +84,9 @@ class LiveStreams:
         found = await cast("Streaming", transport).open_stream(call.namespace, request)
         if not isinstance(found, Opened):
             return found
-        self._open[call.key] = _Received(found.source, held_back(secrets), secrets, call.mac)
+        self._open[call.key] = stream = _Received(found.source, held_back(secrets), secrets, call.mac)
+        if (controls := self._scope.run.controls) is not None:
+            stream.usage = reading_of(call, controls.spending)
         return found.head
 
     def first(self, call: Call) -> Call:
@@ -110,6 +115,8 @@ class LiveStreams:
         if found is None:
             return None
         line, data = found
+        if stream.usage is not None:
+            stream.usage.feed(data)
         answer: Answer = unprofiled(
             stored_piece, stream.secrets, draft(call), call.request, piece_of(data), line
         )
@@ -124,6 +131,13 @@ class LiveStreams:
         pieces = part.number if part.closes else part.number - 1
         response = end_of(pieces, complete=not part.closes)
         return Ending(stored_end(stream.secrets, fact, response, sealed=stream.sealed), stream.again)
+
+    def spent(self, call: Call) -> Mapping[str, str]:
+        """Return the info of the end of a stream that says what its answer has used."""
+        usage, controls = self._of(call).usage, self._scope.run.controls
+        if usage is None or controls is None:
+            return {}
+        return spent_in_stream(call, usage, controls.spending)
 
     async def bounded(self) -> None:
         """Wait for the disk when it is too far behind."""

@@ -26,6 +26,7 @@ from machine.io.polling import Polling
 from machine.io.publishing import Publishing
 from machine.io.redirected_effects import follows_redirect
 from machine.io.request_identity import RequestRules
+from machine.io.spending import SpendCalls
 from machine.io.standard_calls import StandardCalls
 from machine.io.stream_calls import StreamCalls
 from machine.io.versions import Versions
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from machine.io.httpx_transport import HttpxTransport, Options
 
 
-class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing, Versions):
+class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing, SpendCalls, Versions):
     """A handler's access to the outside world. Every method is awaited (in a plain-function handler: just called).
 
     Every call is recorded as a fact, errors included; calls of one attempt may be awaited concurrently.
@@ -218,6 +219,8 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
         if before is not None:
             handing.flush(call)
             return before
+        if self._scope.run.controls is not None and not call.continues:
+            await self._scope.run.controls.admit(here=False)
         handing.in_flight[call.key] = flight = Flight(call)
         try:
             with flight.scope:

@@ -169,6 +169,8 @@ class StepCalls(ABC):
             before, refusal = None, before
         if before is None:
             self._make_way(call)
+            if (controls := self._scope.run.controls) is not None:
+                at_once(controls.admit(here=True))
             before = at_once(
                 self._obtain(call) if refusal is None else self._refused_to_repeat(call, refusal)
             )

@@ -239,6 +239,8 @@ class WaitCalls(ABC):
         if (before := self._known_answer(call)) is not None:
             handing.flush(call)
             return before
+        if self._scope.run.controls is not None:
+            await self._scope.run.controls.admit(here=False)
         handing.waits_in_hand[call.key] = flight = Flight(call)
         try:
             with flight.scope:

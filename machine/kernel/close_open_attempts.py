@@ -1,8 +1,8 @@
-"""Closing the attempts that nobody runs: of a run whose process died, and of a run that is being cancelled.
+"""Closing the attempts that nobody runs: of a run whose process died, and of a run that ends early.
 
 `kernel/decide.py` calls `close_open_attempts`. Its answer for each such attempt is `RecoverOrphan`, which
 `engine/driver.py` writes down as a `state_failed` with the code `orphan_attempt_recovered`. The state is then tried
-again unless the run is being cancelled or its process has died too often (`kernel/retry_and_skip.py`).
+again unless the run ends early or its process has died too often (`kernel/retry_and_skip.py`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Set as AbstractSet
 from machine.kernel.decisions import AwaitAttempts, CompleteRun, Done, RecoverOrphan
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus
+from machine.kernel.usage import limit_error
 
 
 def close_open_attempts(
     history: History, busy: AbstractSet[str] = frozenset()
 ) -> RecoverOrphan | AwaitAttempts | CompleteRun | Done:
-    """Return the next decision for a run that has ended, is being cancelled or has an attempt that nobody runs.
+    """Return the next decision for a run that has ended, ends early or has an attempt that nobody runs.
 
     `busy` are the states whose attempts run in this process. No plan is needed.
     """
@@ -30,4 +31,7 @@ def close_open_attempts(
         return AwaitAttempts()
     if (cleanup := history.cleanup) is not None:
         return CompleteRun(RunStatus(cleanup.status), history.checkpoint, cleanup.error)
-    return CompleteRun(RunStatus.CANCELLED, history.checkpoint if history.max_concurrency is None else None)
+    snapshot_id = history.checkpoint if history.max_concurrency is None else None
+    if (reached := history.usage.reached) is not None:
+        return CompleteRun(RunStatus.LIMIT_EXCEEDED, snapshot_id, limit_error(reached))
+    return CompleteRun(RunStatus.CANCELLED, snapshot_id)

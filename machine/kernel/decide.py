@@ -10,6 +10,7 @@ from typing import Final
 
 from machine.config import RunConfig
 from machine.errors import ErrorInfo, RunError
+from machine.events import LimitReached
 from machine.kernel.cleanup import next_of_cleanup, or_cleanup
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import (
@@ -19,7 +20,9 @@ from machine.kernel.decisions import (
     Done,
     EnterState,
     LoseSecrets,
+    ReachLimit,
     ResumeRun,
+    ScheduleRetry,
     StartRun,
 )
 from machine.kernel.frontier import Frontier
@@ -28,6 +31,8 @@ from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_d
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
+from machine.kernel.usage import limit_of_attempt
+from machine.limits import NO_LIMITS
 from machine.plan import Graph
 from machine.waits import HandlerWait
 
@@ -42,6 +47,8 @@ def decide(
     cancel: bool = False,
     failed: ErrorInfo | None = None,
     limited: bool = True,
+    reached: LimitReached | None = None,
+    wall_ms: int = 0,
     secrets_lost: bool = False,
     woken: AbstractSet[str] = frozenset(),
     schedule: Schedule | None = None,
@@ -50,7 +57,8 @@ def decide(
 
     `failed` says why the run cannot continue, for a reason other than a failed attempt: the run then ends once no
     attempt is open. `secrets_lost` is true when the driver cannot open the true values of some facts. `limited` is
-    false when limits are ignored: a replay does what the recording did. `woken` are suspended states that go on
+    false when limits are ignored: a replay does what the recording did, and `reached` is the limit that it reached
+    here. `wall_ms` is the time in which attempts have been open. `woken` are suspended states that go on
     without an answer, because the driver can do what they wait for. A run with concurrent states needs a
     `schedule`. During the cleanup `cancel` ends it, and `failed` is ignored. Takes constant time, whatever the
     number of states, unless the plan has changed during the run.
@@ -60,6 +68,8 @@ def decide(
     busy: AbstractSet[str] = schedule.busy if schedule is not None else frozenset()
     cleaning = history.cleanup is not None
     if history.final or cancel or (history.open and history.open.keys() - busy):
+        return _closed(plan, history, busy, schedule)
+    if history.limited:
         return _closed(plan, history, busy, schedule)
     if history.cancelling and (cleaning or schedule is None or not schedule.preferred(history)):
         return _closed(plan, history, busy, schedule)
@@ -81,11 +91,35 @@ def decide(
         return ResumeRun()
     if cleaning:
         return next_of_cleanup(plan, config, history, busy=busy, limited=limited, woken=woken)
+    if reached is not None:
+        return ReachLimit(reached)
+    decision = _next_step(plan, config, history, limited=limited, woken=woken, schedule=schedule)
+    if limited and config.limits is not NO_LIMITS and isinstance(decision, EnterState | ScheduleRetry):
+        known = history.states.get(decision.state_id)
+        goes_on = known is not None and decision.attempt < known.attempts
+        reached = limit_of_attempt(config, history.usage, wall_ms, first=known is None, goes_on=goes_on)
+    return (
+        ReachLimit(reached)
+        if reached is not None
+        else or_cleanup(plan, history, decision, _frontier(schedule))
+    )
+
+
+def _next_step(
+    plan: Graph,
+    config: RunConfig,
+    history: History,
+    *,
+    limited: bool,
+    woken: AbstractSet[str],
+    schedule: Schedule | None,
+) -> Decision:
+    """Return the next step of a run that goes on, whatever it has used so far."""
     if schedule is not None:
-        decision = schedule.next(plan, config, history, limited=limited, woken=woken)
-        return or_cleanup(plan, history, decision, schedule.frontier)
+        return schedule.next(plan, config, history, limited=limited, woken=woken)
+    assert history.checkpoint is not None
     if len(history.settled) >= len(plan.work):
-        return or_cleanup(plan, history, CompleteRun(RunStatus.COMPLETED, history.checkpoint))
+        return CompleteRun(RunStatus.COMPLETED, history.checkpoint)
     state_id = _next(plan, history)
     state = history.states.get(state_id)
     if state is None:
@@ -99,7 +133,7 @@ def decide(
     if error is None:
         again = retry_decision(plan, config, history, state_id, woken=state_id in woken)
     again = again or skipped_failure(plan, history, state_id, error)
-    return again or or_cleanup(plan, history, CompleteRun(RunStatus.FAILED, history.checkpoint, error))
+    return again or CompleteRun(RunStatus.FAILED, history.checkpoint, error)
 
 
 def _closed(plan: Graph, history: History, busy: AbstractSet[str], schedule: Schedule | None) -> Decision:

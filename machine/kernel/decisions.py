@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 import attrs
 
 from machine.errors import ErrorInfo
+from machine.events import LimitReached
 from machine.kernel.run_status import RunStatus
 from machine.waits import Wait
 
@@ -21,6 +22,13 @@ class RecoverOrphan:
     """Close an attempt that a crash left open, before anything else."""
 
     state_id: str
+
+
+@attrs.frozen
+class ReachLimit:
+    """Record that the run has used up a limit, and end it."""
+
+    reached: LimitReached
 
 
 @attrs.frozen
@@ -119,6 +127,7 @@ class Done:
 Decision: TypeAlias = (
     StartRun
     | RecoverOrphan
+    | ReachLimit
     | SkipState
     | EnterState
     | ScheduleRetry

@@ -7,7 +7,7 @@ entries give a `History` or a `LogError`. Folding a `History` further in place e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 from blake3 import blake3
@@ -21,6 +21,7 @@ from machine.events import (
     Event,
     FactRecorded,
     FactValue,
+    LimitReached,
     RetryScheduled,
     RunCompleted,
     RunResumed,
@@ -40,8 +41,10 @@ from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
 from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
 from machine.kernel.transactions import Transactions
+from machine.kernel.usage import Usage
 from machine.waits import Wait
 
+_Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
 
@@ -74,6 +77,7 @@ class History:
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
     published: Published = attrs.field(factory=Published)
+    usage: Usage = attrs.field(factory=Usage)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
     """The waits of handlers that are not over, by key."""
@@ -88,9 +92,8 @@ class History:
     """True when an attempt was interrupted because the run is being cancelled, or later its cleanup."""
     cleanup: CleanupBegun | None = None
     """The end of the run's work, after which only cleanup states begin; None before."""
-    cleanup_ms: int = 0
-    """The time of that event, in milliseconds since the epoch."""
-    cleanup_seq: int | None = None
+    cleanup_ms: int = 0  # the time of that event
+    cleanup_seq: int = 0
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
     """The reason why the run failed when no state did."""
@@ -104,6 +107,11 @@ class History:
     def final(self) -> bool:
         """True when the run has ended for good."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def limited(self) -> bool:
+        """True when the run has used up a limit, and its cleanup has not begun."""
+        return self.usage.reached is not None and self.cleanup is None
 
     @property
     def unanswered(self) -> tuple[Wait, ...]:
@@ -168,26 +176,19 @@ class History:
         state = self.states.get(state_id)
         if state is None:
             state = self.states[state_id] = StateHistory(StateStatus.OPEN, cleans=self.cleanup is not None)
+            self.usage.states += 1
         else:
             log_rules.check_begins_again(state, seq, state_id, cleaning=self.cleanup is not None)
         goes_on = state.status is StateStatus.SUSPENDED and not state.anew
         number = state.attempts - goes_on
-        if event.attempt != number:
-            raise LogError(
-                seq,
-                f"attempt {event.attempt} of {state_id} begins where {number} is due",
-                code=Code.LOG_ATTEMPT_NUMBER,
-            )
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
         due = self.checkpoint if self._one_by_one else state.base_snapshot_id
-        if due is not None and due != base:
-            raise LogError(
-                seq, f"{state_id} begins on a base that is not the checkpoint", code=Code.LOG_BASE_SNAPSHOT
-            )
+        log_rules.check_entered(seq, event, number, due)
         if state.attempts:
             state.status = StateStatus.OPEN
             state.failed = attrs.evolve(state.failed, retry_delay_ms=None, retry_ts_millis=None)
             self.stopped.pop(state_id, None)
+        self.usage.attempts += not goes_on
         state.attempts = number + 1
         state.base_snapshot_id = base
         self.open[state_id] = OpenAttempt(state_id, event.attempt, base, seq)
@@ -196,12 +197,12 @@ class History:
     def _close(self, seq: int, kind: str, state_id: str) -> OpenAttempt:
         opened = self.open.pop(state_id, None)
         if opened is None:
-            text = f"{kind} of {state_id}, which has no open attempt"
-            raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
+            raise LogError(seq, f"{kind} of {state_id}, which is not open", code=Code.LOG_NO_OPEN_ATTEMPT)
         return opened
 
     def _settle(self, entry: Entry, event: StateCompleted) -> None:
         self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         state.status, state.snapshot_id = StateStatus.COMPLETED, event.context_snapshot_id
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
@@ -216,6 +217,7 @@ class History:
     def _fail(self, entry: Entry, event: StateFailed) -> bool:
         """Close an attempt; return True for one that is suspended, which has neither failed nor ended."""
         opened = self._close(entry.seq, event.type, event.state_id)
+        self.usage.note(entry.info)
         state = self.states[event.state_id]
         if event.suspended:
             self.open_waits.check_suspended(entry.seq, event.state_id, opened.attempt)
@@ -235,10 +237,8 @@ class History:
             self._no_open_attempt(seq, "skips a state")
         state = self.states.get(event.state_id)
         if state is None:
-            cleans = self.cleanup is not None
-            self.states[event.state_id] = StateHistory(
-                StateStatus.SKIPPED, reason=event.reason, cleans=cleans
-            )
+            state = StateHistory(StateStatus.SKIPPED, reason=event.reason, cleans=self.cleanup is not None)
+            self.states[event.state_id] = state
         else:
             log_rules.check_skipped_after_failure(state, seq, event, cleaning=self.cleanup is not None)
             state.status, state.reason = StateStatus.SKIPPED, event.reason
@@ -253,9 +253,7 @@ class History:
             state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
         )
 
-    def _within(
-        self, entry: Entry, event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
-    ) -> None:
+    def _within(self, entry: Entry, event: _Within) -> None:
         log_rules.check_within(entry.seq, event, self.open.get(event.state_id))
 
     def _fact(self, entry: Entry, event: FactRecorded) -> None:
@@ -278,6 +276,7 @@ class History:
         self.ignored.note(event, entry.info)
         self.transactions.note(event, entry.info)
         self.published.note(event, entry.info)
+        self.usage.count_fact(entry.info)
         if event.outcome.final:
             call = (event.state_id, event.namespace, event.request_digest)
             self.successes.setdefault(call, []).append(event)
@@ -295,9 +294,7 @@ class History:
         self._within(entry, event)
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
-        if twice or (fact is not None and fact.outcome.final and event.key not in self.sealed.lost):
-            text = f"the effect {event.key!r} was intended or has happened already"
-            raise LogError(seq, text, code=Code.LOG_DUPLICATE_FACT)
+        log_rules.check_new_effect(seq, event, fact, twice=twice, lost=event.key in self.sealed.lost)
         self.uncertain[event.key] = event
         self.transactions.intend(event, entry.info)
         state = self.states[event.state_id]
@@ -307,9 +304,7 @@ class History:
 
     def _wait(self, entry: Entry, event: WaitBegun) -> None:
         self._within(entry, event)
-        if event.key in self.facts and self.facts[event.key].outcome.final:
-            text = f"the wait {event.key!r} is answered already"
-            raise LogError(entry.seq, text, code=Code.LOG_DUPLICATE_FACT)
+        log_rules.check_unanswered(entry.seq, event, self.facts.get(event.key))
         self.open_waits.begin(entry, event)
 
     def _suspend(self, entry: Entry, event: RunSuspended) -> bool:
@@ -338,8 +333,8 @@ class History:
 
     def _clean(self, entry: Entry, event: CleanupBegun) -> None:
         self._no_open_attempt(entry.seq, "begins with its cleanup")
-        checkpoint = self.checkpoint if self.max_concurrency is None else event.base_snapshot_id
-        log_rules.check_cleanup_begun(entry.seq, event, checkpoint, again=self.cleanup is not None)
+        base = self.checkpoint if self.max_concurrency is None else event.base_snapshot_id
+        log_rules.check_cleanup_begun(entry.seq, event, base, again=self.cleanup is not None)
         self.cleanup, self.cleanup_ms, self.cleanup_seq = event, entry.ts_millis, entry.seq
         self.checkpoint, self.cancelling = event.base_snapshot_id, False
         self.open_waits.by_key.clear()
@@ -391,6 +386,7 @@ class History:
         DomainEventRecorded: _within,
         RunSuspended: _suspend,
         RunResumed: _resume,
+        LimitReached: lambda history, entry, event: history.usage.reach(entry, event),
         CleanupBegun: _clean,
         RunCompleted: _complete,
     }

@@ -16,6 +16,7 @@ from machine.events import (
     Entry,
     Event,
     FactRecorded,
+    LimitReached,
     RunResumed,
     RunSuspended,
     StateCompleted,
@@ -112,18 +113,22 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Return a run's entries in blocks: one for each state, and one for each entry that belongs to no state.
 
     The attempts of a state stand where it settled, after everything it follows. The attempts of a state that did
-    not settle stand before the next run-level event at which no attempt is open. Cleanup states are not concurrent:
-    their attempts stand as they were made.
+    not settle stand before the next run-level event at which no attempt is open: a limit that was reached while
+    attempts were open stands after these. The attempts of cleanup states stand as they were made.
     """
     blocks: list[list[Entry]] = []
     unsettled: dict[str, list[Entry]] = {}
+    reached: list[list[Entry]] = []
     cleaning = False
     for entry in entries:
         event = entry.event
         state_id = getattr(event, "state_id", None)
+        if isinstance(event, LimitReached):
+            reached = [[entry]]
+            continue
         if state_id is None:
-            blocks += [*unsettled.values(), [entry]]
-            unsettled = {}
+            blocks += [*unsettled.values(), *reached, [entry]]
+            unsettled, reached = {}, []
             cleaning = cleaning or isinstance(event, CleanupBegun)
             continue
         if cleaning and state_id not in unsettled:
@@ -132,4 +137,4 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):
             blocks.append(unsettled.pop(state_id))
-    return [*blocks, *unsettled.values()]
+    return [*blocks, *unsettled.values(), *reached]

@@ -16,6 +16,7 @@ from machine.events import (
     RunCompleted,
     RunResumed,
     RunStarted,
+    StateEntered,
     StateSkipped,
     WaitBegun,
 )
@@ -78,6 +79,16 @@ def check_begins_again(state: StateHistory, seq: int, state_id: str, *, cleaning
         raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
 
 
+def check_entered(seq: int, event: StateEntered, number: int, base: str | None) -> None:
+    """Raise `LogError` unless an attempt has the number that is due, and the base if that is known."""
+    if event.attempt != number:
+        text = f"attempt {event.attempt} of {event.state_id} begins where {number} is due"
+        raise LogError(seq, text, code=Code.LOG_ATTEMPT_NUMBER)
+    if base is not None and base != event.base_snapshot_id:
+        text = f"{event.state_id} begins on a base that is not the checkpoint"
+        raise LogError(seq, text, code=Code.LOG_BASE_SNAPSHOT)
+
+
 def check_within(
     seq: int,
     event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded,
@@ -99,6 +110,21 @@ def check_new_fact(seq: int, event: FactRecorded, before: FactRecorded | None, *
     same = (before.state_id, before.attempt) == (event.state_id, event.attempt)
     if (before.outcome.final and not lost) or (same and not before.may_repeat):
         raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
+
+
+def check_new_effect(
+    seq: int, event: EffectIntended, fact: FactRecorded | None, *, twice: bool, lost: bool
+) -> None:
+    """Raise `LogError` for an effect that its attempt has intended before, or that has happened."""
+    if twice or (fact is not None and fact.outcome.final and not lost):
+        text = f"the effect {event.key!r} was intended or has happened already"
+        raise LogError(seq, text, code=Code.LOG_DUPLICATE_FACT)
+
+
+def check_unanswered(seq: int, event: WaitBegun, fact: FactRecorded | None) -> None:
+    """Raise `LogError` for a wait that has an answer."""
+    if fact is not None and fact.outcome.final:
+        raise LogError(seq, f"the wait {event.key!r} is answered already", code=Code.LOG_DUPLICATE_FACT)
 
 
 def check_cleanup_begun(seq: int, event: CleanupBegun, checkpoint: str | None, *, again: bool) -> None:

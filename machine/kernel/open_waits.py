@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final, NamedTuple
 
 import attrs
@@ -53,6 +54,10 @@ class OpenWaits:
     """The waits for child runs, as they were last begun, whether or not they are over."""
     latest_ms: int = 0
     """The time of the last answer, in milliseconds since the epoch; 0 without one."""
+
+    def any_beyond(self, states: Container[str]) -> bool:
+        """Say whether a wait is open of a state that is none of these."""
+        return any(wait.begun.state_id not in states for wait in self.by_key.values())
 
     def begin(self, entry: Entry, event: WaitBegun) -> None:
         """Open a wait. Raises `LogError` when its attempt has begun it already."""

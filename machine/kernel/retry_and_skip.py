@@ -104,17 +104,19 @@ def skipped_failure(
 
 
 def fork_point(history: History) -> int | None:
-    """Return the last event that a fork shares to retry the failed state, or None when no state failed.
+    """Return the last event that a fork shares to retry the failed state or to go on past a limit, else None.
 
     An attempt is open at that event, and all effects of its state lie before it: the fork makes the attempt again
     on the recorded facts. When a call is what failed and the state has no effects, nothing of the state is shared,
     so its calls are made again too.
     """
+    if history.status is RunStatus.LIMIT_EXCEEDED:
+        return history.usage.reached_seq - 1  # with a larger limit
     if history.status is not RunStatus.FAILED:
         return None
     if history.error is not None and history.error.code == Code.RECOVERY_LIMIT:
         # its end is not shared, and nothing has failed: the next attempt is made
-        return history.head_seq if history.cleanup_seq is None else history.cleanup_seq - 1
+        return history.cleanup_seq - 1 if history.cleanup else history.head_seq
     with_effects = {state_id for state_id, _, _ in history.sent}
     failed = [
         state.failed.began_seq if calls_again else state.failed.failed_seq

@@ -19,15 +19,11 @@ from machine import canonical, codec
 from machine.errors import CanonicalError, CodecError, IdError
 from machine.events import Artifact, Entry
 from machine.ids import RunId
+from machine.recordings.bundle_version import Needs, needs_of_version, version_for
 from machine.secrets.bundle_key import is_lock
 from machine.stores.base import MAX_ARTIFACT_BYTES, Message
 
 FORMAT: Final = "machine-bundle"
-_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS = 1, 2, 3, 4, 5
-VERSIONS: Final = (_PLAIN, READABLE, _WITH_SECRETS, _WAITS, READABLE_WAITS)
-"""The versions that can be read. What an older program cannot read has one of its own, so that it says so: bundles
-with secrets, and runs in which a handler has waited, in either form."""
-
 MAX_JSON: Final = 1024 * 1024
 """The most bytes of an artifact that is written as JSON; a larger one is text, to bound what is decoded."""
 
@@ -60,15 +56,15 @@ _PATTERNS: Final = {form: re.compile(text % (_ID, _KIND), re.DOTALL) for form, t
 class Header:
     """The first line: the run's id and the canonical bytes of its plan and, if present, its provenance.
 
-    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them. `waits` is true
-    when a handler of the run has waited.
+    `secrets` is the locked key of the sealed secrets as canonical bytes, if the bundle has them. `needs` says what
+    a program must know to judge the run.
     """
 
     run_id: str
     plan: bytes
     provenance: bytes | None
     secrets: bytes | None = None
-    waits: bool = False
+    needs: Needs = Needs.BASICS
 
 
 # -- encode --------------------------------------------------------------------------------------------------
@@ -87,7 +83,7 @@ def header_line(header: Header) -> bytes:
     """Return the header as a line; like all these functions, without a line end."""
     built = b"" if header.provenance is None else b'"provenance":%b,' % header.provenance
     lock = b"" if header.secrets is None else b',"secrets":%b' % header.secrets
-    version = _WAITS if header.waits else _PLAIN if header.secrets is None else _WITH_SECRETS
+    version = version_for(header.needs, secrets=header.secrets is not None)
     return _summed(
         b'%b%d},"hash":"blake3","plan":%b,%b"run_id":"%b"%b'
         % (_START, version, header.plan, built, header.run_id.encode(), lock)
@@ -157,11 +153,6 @@ def version_of(head: bytes) -> int | None:
     return None if found is None else int(found[1])
 
 
-def is_readable(version: int | None) -> bool:
-    """Return whether bundles of a version are in the form that people review."""
-    return version in {READABLE, READABLE_WAITS}
-
-
 def check_sum(line: bytes) -> None:
     """Raise `ValueError` unless the line ends in the checksum of everything before it."""
     found = _SUM.fullmatch(line, max(len(line) - SUM_BYTES, 0))
@@ -217,7 +208,7 @@ def parse_header(line: bytes) -> Header:
     if "secrets" in value and not is_lock(lock):
         raise ValueError("what it says of the key of its secrets is not of this version")
     locked = None if lock is None else _encoded(lock)
-    header = Header(run_id, _encoded(value["plan"]), built, locked, waits=version_of(line) == _WAITS)
+    header = Header(run_id, _encoded(value["plan"]), built, locked, needs_of_version(version_of(line)))
     _same(line, header_line(header))
     return header
 

@@ -23,11 +23,11 @@ from machine.recordings.bundle_line import (
     MAX_JSON_LINE,
     MAX_LINE,
     SUM_BYTES,
-    VERSIONS,
     fits,
     starts_as_bundle,
     version_of,
 )
+from machine.recordings.bundle_version import VERSIONS
 
 MAX_BUNDLE: Final = 1024 * 1024 * 1024
 """The most bytes of a bundle, decompressed."""

@@ -15,6 +15,7 @@ from machine.envelope import chain_next
 from machine.errors import BundleError, Code, LogError, MachineError, NotFoundError
 from machine.events import Artifact, ArtifactKind, Entry, RunStarted
 from machine.recordings import bundle_line as form
+from machine.recordings import bundle_version
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
 from machine.recordings.bundle_line_reader import CONFLICT, read_lines
 from machine.recordings.bundle_writer import carried, end_of
@@ -28,7 +29,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Recording:
     """Return the run of a bundle after a full check. Raises what `open_bundle` raises."""
     lines = read_lines(os.fspath(path))
     first = next(lines)
-    if form.is_readable(form.version_of(first)):
+    if bundle_version.is_readable(form.version_of(first)):
         from machine.recordings.readable_reader import read_readable  # noqa: PLC0415 - most bundles are not
 
         return read_readable([first, *lines], os.fspath(path))
@@ -37,7 +38,7 @@ def read_bundle(path: str | os.PathLike[str]) -> Recording:
 
 def is_readable(path: str | os.PathLike[str]) -> bool:
     """Return whether a bundle is in the form that people review. Raises `BundleError`."""
-    return form.is_readable(form.version_of(next(read_lines(os.fspath(path)))))
+    return bundle_version.is_readable(form.version_of(next(read_lines(os.fspath(path)))))
 
 
 class _Reader:
@@ -66,7 +67,7 @@ class _Reader:
                 if log:
                     raise self._wrong("an artifact follows an event")
                 self._add(self._parsed(form.parse_artifact, line), header)
-            elif line.startswith(form.MESSAGE) and header.waits and log:
+            elif line.startswith(form.MESSAGE) and header.needs >= bundle_version.Needs.WAITS and log:
                 message = self._parsed(form.parse_message, line)
                 if message.number != len(self.messages) + 1:
                     raise self._wrong(f"message {message.number} is not the next one")
@@ -92,10 +93,10 @@ class _Reader:
         last = self.line
         recording = attrs.evolve(self._gathered(header, log), messages=tuple(self.messages))
         self.line = 1
-        if recording.waits != header.waits:
+        if recording.needs != header.needs:
             raise self._wrong("its version is not that of this run")
-        if recording.ended and self.messages:
-            raise self._wrong("there are messages to a run that has ended")
+        if self.messages and (recording.ended or not recording.waits):
+            raise self._wrong("there are messages to a run that does not wait")
         self.line = last
         if end_of(recording) != end:
             raise self._wrong(f"it is not the end of this run, which would be {end_of(recording).decode()}")

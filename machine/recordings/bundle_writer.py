@@ -72,7 +72,7 @@ def _header_of(recording: Recording) -> form.Header:
         _json_of(recording, recording.plan_id),
         None if built is None else _json_of(recording, built),
         None if recording.lock is None else canonical.encode(recording.lock),
-        recording.waits,
+        recording.needs,
     )
 
 

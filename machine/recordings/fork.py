@@ -21,6 +21,7 @@ from machine.engine.fork_prefix import SHARED_PAST_ID, SharedPast
 from machine.engine.live_run_secrets import inheriting, recalled, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.log_check import LogCheck
+from machine.engine.new_run import manifest_artifact
 from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan
 from machine.engine.provenance import provenance
@@ -49,6 +50,8 @@ from machine.kernel.history import History, fold
 from machine.kernel.linearize import one_after_another, without_suspensions
 from machine.kernel.run_status import RunStatus
 from machine.kernel.suspension import of_handlers
+from machine.kernel.usage import refuse_spent
+from machine.limits import Limits
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
 from machine.recordings.run_contents import Walked, led_to, seals_beside, sound_parts
@@ -114,6 +117,7 @@ async def fork(
     reporter: Reporter | None = None,
     target: Target | None = None,
     lease: float = LEASE_SECONDS,
+    limits: Limits | None = None,
 ) -> ForkResult:
     """Start a new run that shares the first `at` events of another, and drive it from there.
 
@@ -123,11 +127,11 @@ async def fork(
     matches. All other states are copied. `plan` may differ from the recorded one where `resume` allows it, and
     applies from the fork on. `source` is the store of the run, when the fork is to be in another store;
     everything shared is then copied. `fork_id` sets the id, made by `new_run_id` beforehand. `lease` is as in
-    `run`.
+    `run`. `limits` replace those of the run; what the shared events used counts.
 
     Raises `NotFoundError`, `LogError`, `PlanError`, and `UsageError` (`invalid_fork_point`, `fact_not_found`,
-    `fact_ambiguous`, `invalid_effect_outcome`, `transport_missing`, `catalogue_missing`,
-    `secret_not_set`) before anything is written; `StoreError` when the store fails.
+    `fact_ambiguous`, `invalid_effect_outcome`, `transport_missing`, `catalogue_missing`, `secret_not_set`), and
+    `ConfigError` (`invalid_limit`), before anything is written; `StoreError` when the store fails.
     """
     check_store(store)
     source = store if source is None else source
@@ -140,6 +144,10 @@ async def fork(
     watched = Watched(provided, reporter or Reporter(), SecondRun, lease_ms_of(lease))
     manifest = run_reader.manifest_of(source, started)
     payloads = Payloads()
+    if limits is not None:
+        refuse_spent(limits, history.usage)
+        manifest = attrs.evolve(manifest, run_config=attrs.evolve(manifest.run_config, limits=limits))
+        started = attrs.evolve(started, manifest_id=manifest_artifact(manifest, payloads))
     secrets = secrets_of(store, chosen, manifest)
     walked: Walked = {}
     known: set[tuple[str, str]] = set()
@@ -172,7 +180,7 @@ async def fork(
         info[SHARED_PAST_ID] = payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
 
     def begin(log: LiveLog) -> None:
-        log.copy([prefix[0]._replace(info=info), *prefix[1:]], payloads)
+        log.copy([prefix[0]._replace(event=started, info=info), *prefix[1:]], payloads)
         log.flush()
 
     with Keeper(store, chosen, watched.lease_ms) as keeper:
@@ -236,6 +244,12 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
         raise refuse(
             f"run {run_id} is suspended at event {at}: it waits for an answer that would not be shared",
             f"fork it before, at event {before}, or after it has gone on",
+        )
+    if history.usage.reached is not None:
+        last_before = history.usage.reached_seq - 1
+        raise refuse(
+            f"run {run_id} had used up its limit {history.usage.reached.name} at event {at}",
+            f"fork it at event {last_before} or before, with a larger limit",
         )
     if history.cancelling:
         raise refuse(f"run {run_id} was being cancelled at event {at}", "fork it at an earlier event")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from machine import canonical
 from machine.errors import MachineError
-from machine.recordings.bundle_line import is_readable, parse_header, version_of
+from machine.recordings.bundle_line import parse_header, version_of
 from machine.recordings.bundle_line_reader import read_lines
+from machine.recordings.bundle_version import is_readable
 from machine.recordings.readable_reader import provenance_of
 
 

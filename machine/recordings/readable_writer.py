@@ -26,15 +26,14 @@ from machine.kernel.open_waits import DUE, MESSAGE
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.transactions import EFFECT_KEY
+from machine.kernel.usage import WALL_MS
 from machine.plan import Graph, recorded_graph
 from machine.recordings.bundle_line import (
     FORMAT,
     MAX_JSON_LINE,
-    READABLE,
-    READABLE_WAITS,
-    is_readable,
     version_of,
 )
+from machine.recordings.bundle_version import READABLE, is_readable, version_for
 from machine.recordings.readable_events import RUN, Block, Course
 from machine.recordings.readable_json import lines_of
 from machine.recordings.run_contents import Recording
@@ -61,6 +60,7 @@ _LEFT_OUT: Final = frozenset(
         DUE,
         INBOX_SEEN,
         MESSAGE,
+        WALL_MS,
     }
 )
 """Informational fields that differ in each recording and that no replay needs."""
@@ -115,7 +115,7 @@ def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
         raise _unfit(recording, "it has not ended, and has been sent messages that this version cannot hold")
     yield canonical.encode(
         {
-            "bundle": {"format": FORMAT, "version": READABLE_WAITS if recording.waits else READABLE},
+            "bundle": {"format": FORMAT, "version": version_for(recording.needs, readable=True)},
             "hash": "blake3",
             "run_id": recording.run_id,
             **header,

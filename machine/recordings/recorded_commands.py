@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from machine.errors import Code
+from machine.errors import Code, ErrorInfo
 from machine.events import (
     CODE_CHANGE,
     CleanupBegun,
@@ -30,30 +30,36 @@ from machine.waits import (
 
 
 class Asked(NamedTuple):
-    """The plan that a run continues with, and whether it was to be cancelled or had lost its secrets."""
+    """The plan that a run continues with, and whether it was to be cancelled or had lost its secrets.
+
+    `failed` is the reason why it could not continue, and `limited` is true where its driver had died too often.
+    """
 
     plan_id: str | None = None
     cancel: bool = False
     secrets_lost: bool = False
+    failed: ErrorInfo | None = None
+    limited: bool = False
 
 
-def asked(event: Event | None) -> Asked:
-    """Return the commands that preceded `event`."""
+def asked(event: Event | None, *, cleaning: bool = False) -> Asked:
+    """Return the commands that preceded `event`; `cleaning` if the cleanup of the run had begun."""
     match event:
         case RunSuspended(waits):
             plan_id = next((wait.plan_id for wait in waits if isinstance(wait, PlanWait)), None)
             return Asked(plan_id, secrets_lost=SecretWait() in waits)
         case RunResumed(plan_id=plan_id):
             return Asked(plan_id, secrets_lost=bool(event.secrets_lost))
-        case CleanupBegun(status) | RunCompleted(status):
-            return Asked(cancel=status == RunStatus.CANCELLED)
+        case StateSkipped(reason=reason):
+            return Asked(limited=reason == f"{FAILED}{Code.RECOVERY_LIMIT}")
+        case RunCompleted() if cleaning:  # which says nothing of the cleanup, and may come before its end
+            return Asked(cancel=True)
+        case CleanupBegun(status, error=error) | RunCompleted(status, error=error):
+            code = None if error is None else error.code
+            failed = error if code == Code.TASK_LEFT_BEHIND else None
+            return Asked(None, status == RunStatus.CANCELLED, False, failed, code == Code.RECOVERY_LIMIT)  # noqa: FBT003 - no secrets were lost
         case _:
             return Asked()
-
-
-def skips_at_limit(event: Event | None) -> bool:
-    """Say whether `event` skips a state because its driver has died too often."""
-    return isinstance(event, StateSkipped) and event.reason == f"{FAILED}{Code.RECOVERY_LIMIT}"
 
 
 def of_operators(event: Event | None, following: Event | None) -> int:

@@ -19,12 +19,11 @@ from machine.engine.driver_protocols import Outside
 from machine.errors import Code, MachineError, StoreError
 from machine.events import (
     Artifact,
-    CleanupBegun,
     EffectIntended,
     Entry,
     Event,
     FactRecorded,
-    RunCompleted,
+    LimitReached,
     RunSuspended,
     StateCompleted,
     StateEntered,
@@ -41,7 +40,7 @@ from machine.recordings.divergent_calls import DivergentCalls
 from machine.recordings.early_events import Turns
 from machine.recordings.make_divergence import Differences
 from machine.recordings.recorded_attempt import RecordedAttempt
-from machine.recordings.recorded_commands import asked, begins_anew, of_operators, skips_at_limit
+from machine.recordings.recorded_commands import asked, begins_anew, of_operators
 from machine.recordings.redacted_request_matching import RecordedRequests
 from machine.recordings.run_contents import Walked, sound_parts
 from machine.state import PlanState
@@ -104,17 +103,13 @@ class ReplayLog(DivergentCalls):
             event = self._next()
         if type(event) is StateEntered:  # the most common, before which nothing was asked
             return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
-        said = asked(event)
+        if type(event) is LimitReached:
+            return Outside(graph, False, limited=False, reached=event)  # noqa: FBT003 - no cancellation
+        said = asked(event, cleaning=self.history.cleanup is not None)
         if said.plan_id:
             graph = self._graphs.get(said.plan_id, graph)
-        error = event.error if isinstance(event, CleanupBegun | RunCompleted) else None
-        failed = error if error is not None and error.code == Code.TASK_LEFT_BEHIND else None
-        limited = (error is not None and error.code == Code.RECOVERY_LIMIT) or skips_at_limit(event)
         prefer = getattr(event, "state_id", None)
-        cancel = said.cancel
-        if self.history.cleanup is not None:  # its end says nothing of the run, and may come before its turn
-            cancel, limited = isinstance(event, RunCompleted), skips_at_limit(event)
-        return Outside(graph, cancel, prefer, failed, limited, said.secrets_lost)
+        return Outside(graph, said.cancel, prefer, said.failed, said.limited, said.secrets_lost)
 
     def _next(self, after: int = 0) -> Event | None:
         at = self._at + after

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from machine.errors import BundleError, Code
-from machine.recordings.bundle_line import READABLE, is_readable, version_of
+from machine.recordings.bundle_line import version_of
 from machine.recordings.bundle_line_reader import read_lines
+from machine.recordings.bundle_version import READABLE, is_readable
 from machine.recordings.bundle_writer import pieces
 from machine.recordings.readable_reader import read_unsealed
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from machine import canonical
 from machine.engine.fork_prefix import SharedPast, shared_past_id
 from machine.engine.log_check import LogCheck, check_content, provenance_id
 from machine.events import (
@@ -32,6 +33,7 @@ from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.value_chunks import chunk_ids
 from machine.recordings.artifact_spool import ArtifactSpool, SpooledArtifacts
+from machine.recordings.bundle_version import Needs, needs_of
 from machine.stores.base import ZERO_CHAIN, Message, StoredEvent
 
 Walked: TypeAlias = dict[tuple[str, str], int]
@@ -62,6 +64,13 @@ class Recording:
     def waits(self) -> bool:
         """True when a handler of the run has waited: earlier versions cannot read such a log."""
         return any(isinstance(entry.event, WaitBegun) for entry in self.entries)
+
+    @property
+    def needs(self) -> Needs:
+        """The least that a program must know to judge the run."""
+        started = self.entries[0].event
+        assert isinstance(started, RunStarted)
+        return needs_of(self.entries, canonical.decode(self.artifacts[started.manifest_id][1]))
 
     @property
     def ended(self) -> bool:

@@ -218,7 +218,11 @@ def _first_run(
             **waiting,
         )
         if result.status not in FINAL_STATUSES:
-            raise UsageError(f"the run is {result.status}: a matrix needs a run that comes to its end")
+            asked = ", ".join(f"{wait.type} {getattr(wait, 'key', '')}".rstrip() for wait in result.waits)
+            raise UsageError(
+                f"the run is {result.status} and waits for {asked}: a matrix needs a run that comes to its end",
+                hint='answer it in advance, with answers= and clock="skip" (--answer KEY=JSON, --clock skip)',
+            )
         log = entries_of(store, run_id)
         script = Script.of(log, store, run_id, idempotent)
     real_transports = anyio.run(_real_transports, config, provided.transports)

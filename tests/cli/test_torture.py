@@ -142,3 +142,31 @@ def test_what_a_handler_does_without_io_is_told_by_the_first_run_alone(process, 
     said = process("torture", "clock.py", "--fault", "killed_before_append")
     assert said.code == 0, said.err
     assert said.err.count("clock.read.clock reads the clock (time.time) without io at clock.py:11") == 1
+
+
+WAITS = """
+from machine import Plan
+
+plan = Plan("waits", version="1")
+
+
+@plan.state("ask.one")
+async def one(ctx, io):
+    ctx["by"] = (await io.approval("Refund?", key="refund")).by
+    await io.sleep(86400)
+"""
+
+
+def test_a_plan_that_waits_is_answered_in_advance(machine, write):
+    write("waits.py", WAITS)
+    answered = ["--answer", 'refund={"approved": true, "by": "ada"}', "--clock", "skip"]
+    said = machine("torture", "waits.py", *answered, "--fault", "killed_after_append")
+    assert (said.code, said.out) == (0, "12 boundaries x 1 faults: all safe\n")
+
+
+def test_a_plan_that_waits_and_has_no_answers_is_refused_with_what_it_waits_for(machine, write):
+    write("waits.py", WAITS)
+    said = machine("torture", "waits.py")
+    assert said.code == 2
+    assert "the run is suspended and waits for approval refund" in said.err
+    assert "--answer KEY=JSON, --clock skip" in said.err

@@ -15,6 +15,7 @@ from machine.config import FanOutJoin
 from machine.errors import Code, PlanError
 from machine.io.transport import BaseTransport
 from machine.kernel.history import fold
+from machine.limits import Limits
 
 MODES = pytest.mark.parametrize("mode", [None, FanOutJoin(3)], ids=["sequential", "concurrent"])
 STATES = 12
@@ -633,3 +634,29 @@ def test_machine_error_of_a_state_is_what_the_cleanup_is_given(store):
     result = run(plan, store=store)
     assert result.context == {"failure": ["sold_out", "sold out", {"left": 0}]}
     assert MachineError is machine.errors.MachineError
+
+
+@MODES
+def test_a_limit_that_is_used_up_begins_the_cleanup_and_does_not_bound_it(store, mode):
+    receiver = Receiver()
+    plan = steps(None, receiver)
+    config = RunConfig(execution_mode=config_of(mode).execution_mode, limits=Limits(attempts=3, facts=100))
+    result = run(plan, store=store, config=config)
+    assert (result.status, result.error.code) == ("limit_exceeded", Code.LIMIT_EXCEEDED)
+    assert entered(store, result.run_id) == [
+        *(f"work.s{number}" for number in range(3)),
+        *("end.undo", "end.close", "end.report"),
+    ]
+    assert result.context["undo"] == [True, result.error.message]
+    identical(store, result.run_id, plan)
+
+
+@MODES
+def test_a_limit_reached_within_an_attempt_interrupts_it_and_then_cleans_up(store, mode):
+    receiver = Receiver()
+    plan = steps(None, receiver)
+    config = RunConfig(execution_mode=config_of(mode).execution_mode, limits=Limits(facts=3))
+    result = run(plan, store=store, config=config)
+    assert result.status == "limit_exceeded"
+    assert entered(store, result.run_id)[-3:] == ["end.undo", "end.close", "end.report"]
+    identical(store, result.run_id, plan)

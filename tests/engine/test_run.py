@@ -380,9 +380,9 @@ def test_the_profile_drops_optional_domain_events(store, profile, kept):
     async def handler(ctx, io, rec):
         await rec.emit_many(
             [
-                DomainEvent("budget_exceeded", {"budget": "calls", "limit": 1, "used": 2}),
+                DomainEvent("budget_exceeded", {"kind": "calls", "limit": 1, "current": 2}),
                 DomainEvent("mine", {}),
-                DomainEvent("agent_tool_progress", {"invocation_id": "1", "agent": "a"}),
+                DomainEvent("agent_tool_progress", {"chunk_index": 1, "partial_output_summary": "a"}),
             ]
         )
 

@@ -31,6 +31,7 @@ def expected():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_thousand_interleavings_come_to_one_digest_and_a_killed_run_to_the_same_context(
     seed, expected, crashed_after

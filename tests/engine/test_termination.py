@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -183,3 +184,40 @@ def test_in_another_thread_signals_are_left_alone():
         thread.start()
         thread.join()
     assert seen == [signal.SIG_DFL]
+
+
+def wakeup_fd():
+    fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(fd)
+    return fd
+
+
+def test_a_signal_wakes_a_loop_that_has_just_begun_to_wait():
+    """Python sees it between two instructions only, and the wait for files is one."""
+    plan, seen = Plan("p"), []
+
+    @plan.state("a.looks")
+    async def looks(ctx, io, rec):
+        seen.append(wakeup_fd())
+
+    machine.run(plan, store=MemoryStore())
+    assert seen[0] != -1
+    assert wakeup_fd() == -1
+
+
+def test_a_program_that_is_woken_by_signals_itself_stays_so():
+    plan, seen = Plan("p"), []
+
+    @plan.state("a.looks")
+    async def looks(ctx, io, rec):
+        seen.append(wakeup_fd())
+
+    read, write = socket.socketpair()
+    with read, write:
+        write.settimeout(0)
+        signal.set_wakeup_fd(write.fileno())
+        try:
+            machine.run(plan, store=MemoryStore())
+            assert seen == [write.fileno()] == [wakeup_fd()]
+        finally:
+            signal.set_wakeup_fd(-1)

@@ -93,6 +93,7 @@ def whole(store, run_id):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_whoever_has_the_plan_can_do_everything_with_it(store):
     plan, shop = owning()
 

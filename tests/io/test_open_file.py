@@ -165,6 +165,7 @@ print(json.dumps([result.context["read"][1], again.identical, sound, live - befo
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_large_file_is_read_and_replayed_in_bounded_memory(tmp_path):
     """The growth of the largest resident set is held: a file that stood in memory once would be seen."""
     megabytes = 1024 if FULL else 200

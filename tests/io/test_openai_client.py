@@ -213,7 +213,7 @@ def test_a_server_that_is_gone_is_what_the_library_says_of_it(store, completions
     assert replay(result.run_id, plan=plan, store=store).identical
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["async", pytest.param("plain httpx", marks=pytest.mark.long)])
 def test_a_run_cut_between_two_requests_pays_for_none_twice(store, completions, kind):
     plan = plan_of(completions.url, kind, turns=2)
     whole = run(plan, store=store)

@@ -118,7 +118,7 @@ SCRIPTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("kind", ["async", "plain"])
+@pytest.mark.parametrize("kind", ["async", pytest.param("plain", marks=pytest.mark.long)])
 def test_nothing_outlives_a_driver_that_was_killed(start, marker, kind, script):
     text, count = SCRIPTS[script]
     driver = start(kind, text.replace("MARK", marker))

@@ -73,6 +73,7 @@ def test_the_refund_is_safe_everywhere_whatever_it_waits_for():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_price_watch_is_safe_everywhere(tmp_path):
     prices, requests = load("price_watch"), []
 
@@ -137,6 +138,7 @@ def test_every_kind_of_event_is_a_boundary(small, world):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_outside_is_touched_by_the_first_run_alone(small, world):
     matrix = crash_matrix(small, transports=world, faults=["fsync_lost"])
     assert len(matrix.cells) == len(matrix.boundaries) + 1
@@ -169,6 +171,7 @@ def sends():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_effect_whose_receiver_cannot_tell_is_unsafe_between_intent_and_fact(sends, outside):
     receiver = outside(keyed=False)
     receiver.one_effect_per_key = False

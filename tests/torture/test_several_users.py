@@ -19,7 +19,11 @@ def token_of(user):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [Sequential(), FanOutJoin(3)], ids=["one by one", "side by side"])
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(Sequential(), marks=pytest.mark.long), FanOutJoin(3)],
+    ids=["one by one", "side by side"],
+)
 def test_several_users_behind_one_stand_in_are_told_apart_everywhere(outside, mode):
     class Shop(outside):
         async def perform(self, namespace, request):

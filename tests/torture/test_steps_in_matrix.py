@@ -46,7 +46,11 @@ def stepping(*, keyed=True):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [RunConfig(), CONCURRENT], ids=["sequential", "concurrent"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(RunConfig(), marks=pytest.mark.long), CONCURRENT],
+    ids=["sequential", "concurrent"],
+)
 def test_steps_are_safe_everywhere(config):
     matrix = crash_matrix(stepping(), config=config, faults=FAULTS if FULL else FAULTS[::4])
     assert matrix.safe, matrix.render()

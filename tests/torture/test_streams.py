@@ -64,6 +64,7 @@ def plan_of(path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_streams_are_safe_everywhere(tmp_path):
     path = tmp_path / "file"
     path.write_text("some words in a file")

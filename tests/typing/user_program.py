@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, assert_type
+from typing import assert_type
 
 import httpx
 
@@ -64,12 +63,12 @@ def report(ctx: Context, io: IoProvider, rec: machine.Recorder) -> None:
     ctx["reported"] = True
 
 
-called = ToolCallStarted(call_id="c1", tool="search", arguments={"q": "x"})
-assert_type(called.tool, str)
-assert_type(called.arguments, Mapping[str, Any] | None)
+called = ToolCallStarted(tool_call_id="c1", tool_name="search", input={"q": "x"})
+assert_type(called.tool_name, str)
+assert_type(called.step_id, str | None)
 assert_type(STANDARD, Catalogue)
-ToolCallStarted(call_id="c1", tool=3)  # type: ignore[arg-type]
-ToolCallStarted(call_id="c1")  # type: ignore[call-arg]
+ToolCallStarted(tool_call_id="c1", tool_name=3, input=None)  # type: ignore[arg-type]
+ToolCallStarted(tool_call_id="c1", tool_name="search")  # type: ignore[call-arg]
 assert_type(note, machine.plan.PlanState)
 assert_type(report, machine.plan.PlanState)
 

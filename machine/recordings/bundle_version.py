@@ -1,0 +1,67 @@
+"""The versions of bundles: what an older program cannot judge has one of its own, so that it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from typing import Any, Final
+
+from machine.events import CleanupBegun, Entry, Event, LimitReached, StateSkipped, WaitBegun
+from machine.kernel.state_history import FAILED
+
+
+class Needs(IntEnum):
+    """The least that a program must know to judge a run; a later one includes the ones before."""
+
+    BASICS = 0
+    WAITS = 1
+    """Waits of handlers."""
+    CONTROLS = 2
+    """Limits, policy, cleanup states, and states that were skipped for their failure."""
+
+
+_WITH_SECRETS: Final = 3
+_PLAIN: Final = {Needs.BASICS: 1, Needs.WAITS: 4, Needs.CONTROLS: 6}
+_READABLE: Final = {Needs.BASICS: 2, Needs.WAITS: 5, Needs.CONTROLS: 7}
+READABLE: Final = _READABLE[Needs.BASICS]
+"""The first version of the form that people review."""
+
+VERSIONS: Final = tuple(sorted({*_PLAIN.values(), *_READABLE.values(), _WITH_SECRETS}))
+"""The versions that can be read."""
+
+_NEEDED_BY: Final = {"limits": Needs.CONTROLS, "policy": Needs.CONTROLS}
+"""The fields of a configuration that an older program does not know."""
+
+
+def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
+    """Return what a program must know to judge a run, given its events and the JSON of its manifest."""
+    configured = manifest.get("run_config", {})
+    needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
+    for entry in entries:
+        if isinstance(entry.event, LimitReached | CleanupBegun) or _skips_failure(entry.event):
+            needs = max(needs, Needs.CONTROLS)
+        elif isinstance(entry.event, WaitBegun):
+            needs = max(needs, Needs.WAITS)
+    return needs
+
+
+def _skips_failure(event: Event) -> bool:
+    return isinstance(event, StateSkipped) and event.reason.startswith(FAILED)
+
+
+def version_for(needs: Needs, *, readable: bool = False, secrets: bool = False) -> int:
+    """Return the version of a bundle of a run with these needs, in the form that people review if `readable`."""
+    if readable:
+        return _READABLE[needs]
+    return _WITH_SECRETS if secrets and needs is Needs.BASICS else _PLAIN[needs]
+
+
+def needs_of_version(version: int | None) -> Needs:
+    """Return what a version says that its run needs."""
+    by_version = {number: needs for form in (_PLAIN, _READABLE) for needs, number in form.items()}
+    return by_version.get(version or 0, Needs.BASICS)
+
+
+def is_readable(version: int | None) -> bool:
+    """Return whether bundles of a version are in the form that people review."""
+    return version in _READABLE.values()
