@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from machine.recordings.bundle import import_bundle as import_bundle
     from machine.recordings.bundle import open_bundle as open_bundle
     from machine.recordings.diff import diff_runs as diff_runs
+    from machine.recordings.output_reader import artifacts as artifacts
+    from machine.recordings.output_reader import read_artifact as read_artifact
     from machine.recordings.replay import ReplayResult as ReplayResult
     from machine.recordings.stream_reader import read_stream as read_stream
     from machine.secrets.policy import SecretPolicy as SecretPolicy
@@ -100,6 +102,7 @@ _HOMES: Final = {
     **dict.fromkeys(("export_run", "import_bundle", "open_bundle"), "machine.recordings.bundle"),
     "diff_runs": "machine.recordings.diff",
     "ReplayResult": "machine.recordings.replay",
+    **dict.fromkeys(("artifacts", "read_artifact"), "machine.recordings.output_reader"),
     "read_stream": "machine.recordings.stream_reader",
     "SecretPolicy": "machine.secrets.policy",
     "Secret": "machine.secrets.secret_value",

@@ -38,6 +38,7 @@ from machine.events import (
 )
 from machine.limits import NAMES as LIMITS
 from machine.limits import Limits
+from machine.policy import Policy, Rule
 from machine.secrets.policy import SecretPolicy
 from machine.strict_converter import json_only, object_only, problems_of, strict_converter
 from machine.typed_converter import typed_converter
@@ -120,11 +121,17 @@ def _converter() -> cattrs.Converter:
     )
     policy = converter.get_structure_hook(SecretPolicy)
     converter.register_structure_hook(SecretPolicy, functools.partial(_recorded_policy, policy))
+    unset: dict[str, Any] = {
+        field.name: override(omit_if_default=True) for field in attrs.fields(Rule) if field.default is None
+    }
+    converter.register_unstructure_hook(Rule, make_dict_unstructure_fn(Rule, converter, **unset))
+    converter.register_unstructure_hook(Policy, make_dict_unstructure_fn(Policy, converter))
     of_limits: dict[str, Any] = dict.fromkeys(LIMITS, override(omit_if_default=True))
     converter.register_unstructure_hook(Limits, make_dict_unstructure_fn(Limits, converter, **of_limits))
     # absent when unset, so that older configurations keep their bytes
     unsaid: dict[str, Any] = dict.fromkeys(
-        ("secrets", "undeclared_io", "paranoid", "recoveries", "limits"), override(omit_if_default=True)
+        ("secrets", "undeclared_io", "paranoid", "recoveries", "limits", "policy"),
+        override(omit_if_default=True),
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
     format_1: dict[str, Any] = dict.fromkeys(

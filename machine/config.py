@@ -18,6 +18,7 @@ from machine.errors import Code, ConfigError
 from machine.ids import OpId, Tag
 from machine.ignore import Ignore
 from machine.limits import NO_LIMITS, Limits
+from machine.policy import NO_POLICY, Policy, Rule
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "IoMode",
     "Limits",
     "OnFailure",
+    "Policy",
     "RetryPolicy",
+    "Rule",
     "RunConfig",
     "RunManifest",
     "Sequential",
@@ -291,7 +294,8 @@ class RunConfig:
     `replay_missing_fact_retryable` says whether its calls without a fact may be tried again. `paranoid` runs each
     state a second time, at once and from its own facts, and fails it where the two differ. `recoveries` is the
     number of attempts of one state in a row that may end with the death of their driver, without any new fact,
-    before the run ends failed with `recovery_limit`. `limits` are what it may use before it ends `limit_exceeded`.
+    before the run ends failed with `recovery_limit`. `limits` are what it may use before it ends `limit_exceeded`,
+    and `policy` says which of its calls may be made.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -308,6 +312,7 @@ class RunConfig:
     paranoid: bool = attrs.field(default=False, validator=_instance)
     recoveries: int = attrs.field(default=5, validator=_count)
     limits: Limits = attrs.field(default=NO_LIMITS, validator=_instance)
+    policy: Policy = attrs.field(default=NO_POLICY, validator=_instance)
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:

@@ -48,6 +48,9 @@ class ArtifactKind(StrEnum):
     FACT_PAYLOAD = "fact_payload"
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
+    OUTPUT = "output"
+    OUTPUT_PIECES = "output_pieces"
+    OUTPUT_PIECE = "output_piece"
     SECRET_PAYLOAD = "secret_payload"  # noqa: S105 - the name of a kind
 
 
@@ -309,10 +312,7 @@ class LimitReached:
 
 @attrs.frozen
 class CleanupBegun:
-    """Only cleanup states begin from here on, one after another, on the context of `base_snapshot_id`.
-
-    `status` and `error` are those that the run will end with: no cleanup state changes them.
-    """
+    """Only cleanup states begin from here on. The run will end with this `status` and `error` whatever they do."""
 
     type: ClassVar[str] = "cleanup_begun"
     status: str
@@ -324,9 +324,8 @@ class CleanupBegun:
 class RunCompleted:
     """The last event. `status` is completed, failed, cancelled or limit_exceeded.
 
-    `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `recovery_limit`, `limit_exceeded` or `task_left_behind`. `skipped` is the number of states that failed and were
-    skipped for it, None where there is none.
+    `error` is the reason when it is not the failure of a state: a conflict, a missing edge, `recovery_limit`,
+    `limit_exceeded` or `task_left_behind`. `skipped` counts the states that were skipped for their failure.
     """
 
     type: ClassVar[str] = "run_completed"
@@ -350,7 +349,11 @@ class DomainEvent:
 
 @attrs.frozen
 class DomainEventRecorded:
-    """A domain event in its recorded form; a large payload is an artifact, named by `payload_ref`."""
+    """A domain event in its recorded form; a large payload is an artifact, named by `payload_ref`.
+
+    `artifact_kind` is set where `rec.artifact` wrote the artifact that the payload names, and says how it is
+    stored: it belongs to the run. An event that a handler emits may name any artifact, which nobody looks for.
+    """
 
     type: ClassVar[str] = "domain_event"
     name: str
@@ -358,6 +361,7 @@ class DomainEventRecorded:
     attempt: int
     payload: Mapping[str, Any] | None = None
     payload_ref: str | None = None
+    artifact_kind: str | None = None
 
 
 KernelEvent: TypeAlias = (

@@ -151,6 +151,22 @@ class VersionId(_Printable):
     rule = "1 to 128 printable characters"
 
 
+class ArtifactName(_Printable):
+    """The name that a handler gives to an artifact of its run: of a file, and never of a path."""
+
+    __slots__ = ()
+    longest = 128
+    rule = "1 to 128 printable characters, no '/', '\\' or ':', not beginning with '.' or '-', no blank at an end"
+
+    def __new__(cls, value: str) -> Self:
+        """Return `value` as a name. Raises `IdError`."""
+        if isinstance(value, str) and (
+            set(value) & set("/\\:") or value.startswith((".", "-")) or value.strip() != value
+        ):
+            raise IdError(f"{cls.__name__} {value!r} is invalid: {cls.rule}")
+        return super().__new__(cls, value)
+
+
 class FactKey(_Printable):
     """An explicit name for a fact, given by a caller; single-assignment for its run."""
 

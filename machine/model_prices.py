@@ -98,6 +98,9 @@ class Spending:
         )
 
 
+NO_SPENDING: Final = Spending()
+
+
 def spending_of(usage: Iterable[str], prices: Mapping[str, Any] | None, plan: str) -> Spending:
     """Return what a plan says of spending. Raises `PlanError`."""
     if isinstance(usage, str) or not isinstance(usage, Iterable):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from machine.recordings.divergence import Divergence as Divergence
     from machine.recordings.fork import ForkedFact as ForkedFact
     from machine.recordings.fork import ForkResult as ForkResult
+    from machine.recordings.output_reader import RunArtifact as RunArtifact
     from machine.recordings.schedules import Race as Race
     from machine.recordings.schedules import SchedulesResult as SchedulesResult
     from machine.recordings.stream_reader import StreamItem as StreamItem
@@ -67,6 +68,7 @@ _HOMES: Final = {
     "Divergence": "machine.recordings.divergence",
     **dict.fromkeys(("ForkResult", "ForkedFact"), "machine.recordings.fork"),
     **dict.fromkeys(("Race", "SchedulesResult"), "machine.recordings.schedules"),
+    "RunArtifact": "machine.recordings.output_reader",
     "StreamItem": "machine.recordings.stream_reader",
     "VerifyResult": "machine.recordings.verify",
     **dict.fromkeys(("WorkReporter", "WorkResult"), "machine.engine.work"),

@@ -26,6 +26,9 @@ from machine.config import Target
 from machine.errors import Code, MachineError, PlanError
 from machine.plan import Plan
 
+_LOADED: Final = "machine_target_"
+"""The beginning of the names of modules that are loaded from files."""
+
 _WRITE_IT: Final = "write package.module:plan or path/file.py:plan"
 _FIX_IT: Final = "fix the module and try again; --debug shows the whole traceback"
 
@@ -58,6 +61,26 @@ def load(spec: str, directory: str | os.PathLike[str] | None = None) -> Loaded:
     name, plan = _plan_in(module, name, place, spec)
     plan.graph  # noqa: B018 - validates it
     return Loaded(plan, Target(f"{kept}:{name}", here))
+
+
+def target_near(plan: Plan, target: Target) -> Target | None:
+    """Return the target of a plan that is in the module of another target, or in that of one of its handlers.
+
+    The modules are those that are loaded. None where no global name of them is the plan.
+    """
+    place = target.spec.rpartition(":")[0] or target.spec
+    path = os.path.normpath(os.path.join(os.path.abspath(target.directory), place))  # noqa: PTH100, PTH118 - as in `load`
+    own = sys.modules.get(_module_name(path) if place.endswith(".py") or os.sep in place else place)
+    found = [] if own is None else [(place, own)]
+    for state in plan.graph.states.values():
+        name = getattr(state.handler, "__module__", None) or "__main__"
+        if name != "__main__" and not name.startswith(_LOADED) and name in sys.modules:
+            found.append((name, sys.modules[name]))
+    for where, module in found:
+        for name, value in vars(module).items():
+            if value is plan:
+                return Target(f"{where}:{name}", target.directory)
+    return None
 
 
 def place_of(target: Target) -> str:
@@ -121,7 +144,7 @@ def _file_module(spec: str, path: str) -> ModuleType:
 def _module_name(path: str) -> str:
     # made of the file's name alone where that is enough: the module of an exception is recorded with it, so a
     # checkout in another directory must come to the same name
-    name = f"machine_target_{re.sub(r'[^0-9A-Za-z_]', '_', Path(path).stem)}"
+    name = f"{_LOADED}{re.sub(r'[^0-9A-Za-z_]', '_', Path(path).stem)}"
     other = sys.modules.get(name)
     if other is not None and other.__file__ != path:
         name = f"{name}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}"

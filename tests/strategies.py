@@ -52,6 +52,7 @@ from machine.kernel.decisions import (
     StartRun,
 )
 from machine.kernel.history import History
+from machine.kernel.state_history import failed_and_skipped
 from machine.plan import Plan
 from machine.waits import (
     WAIT_KINDS,
@@ -342,7 +343,7 @@ def simulate(graph, config, script=(), *, cancels=(), **informational):
                     case "crash":
                         pass
             case CompleteRun(status, final_snapshot_id, error):
-                skipped = run.history.failed_and_skipped or None
+                skipped = failed_and_skipped(run.history.states) or None
                 emit(RunCompleted(status.value, final_snapshot_id, error, skipped))
             case Done():
                 return run

@@ -62,6 +62,7 @@ Key: TypeAlias = Annotated[
 def approve(run: Run, key: Key = None, /, *, decision: Decision | None = None, session: Injected) -> int:
     """Approve what a run asks.
 
+    A value for the handler is --value JSON here, while `machine signal` takes it behind the name of the signal.
     The decision is in the log of the run when this returns, and the handler gets it when the run continues. If
     somebody else decided first, this says who and what, and changes nothing.
     """
@@ -112,6 +113,7 @@ def signal(
 
     `machine signal RUN NAME [JSON]` sends it to a run, which keeps it until one of its states waits for this name.
     `machine signal --correlation KEY NAME [JSON]` sends it to the run that waits for this name and this key.
+    The value stands behind the name here, while `machine approve` takes one as --value JSON.
 
     Parameters
     ----------

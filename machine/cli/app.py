@@ -64,6 +64,10 @@ COMMANDS: Final = {
     "stream": ("machine.cli.stream:stream", "Print what a run has published to a stream."),
     "context": ("machine.cli.context_and_artifact:context", "Print the context of a run as JSON."),
     "artifact": ("machine.cli.context_and_artifact:artifact", "Print the bytes of an artifact."),
+    "artifacts": (
+        "machine.cli.artifacts:artifacts",
+        "List the artifacts that a run has written, or print one of them.",
+    ),
     "export": ("machine.cli.export_and_import:export", "Write a run as a bundle: one portable file."),
     "import": ("machine.cli.export_and_import:import_runs", "Store the runs of bundles."),
     "convert": (

@@ -18,7 +18,8 @@ from machine.engine.log_check import LogCheck
 from machine.errors import Code, CodecError, IdError, UsageError
 from machine.events import ArtifactKind, RunStarted, StateCompleted
 from machine.ids import ArtifactId
-from machine.kernel.snapshot import Snapshot
+from machine.kernel.outputs import pieces_of
+from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.value_chunks import joined
 
 
@@ -60,7 +61,7 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
     """Print the bytes of an artifact.
 
     They are printed unchanged when stdout is not a terminal. On a terminal JSON is indented, and bytes that are
-    not text are refused. A value of a context that is stored in chunks is printed whole.
+    not text are refused. What is stored in parts, a large value or a large artifact of a handler, is printed whole.
 
     Parameters
     ----------
@@ -76,14 +77,22 @@ def artifact(id: str, /, *, session: Injected) -> int:  # noqa: A002
                 hint=_how_to_find(session, id),
             )
         kind = store.kind(id)
-        data = joined(id, store.get) if kind == ArtifactKind.CONTEXT_CHUNKS else store.get(id)
+        data = _whole(id, kind, store.get)
     if session.as_json:
-        session.out.json({"id": id, "kind": kind, "bytes": len(data), **_carried(data)})
+        session.out.json({"id": id, "kind": kind, "bytes": len(data), **carried(data)})
     elif on_terminal(sys.stdout):
-        _to_terminal(session.out.document, data)
+        to_terminal(session.out.document, data)
     else:
         session.out.data(data)
     return 0
+
+
+def _whole(artifact_id: str, kind: str, load: Load) -> bytes:
+    if kind == ArtifactKind.CONTEXT_CHUNKS:
+        return joined(artifact_id, load)
+    if kind == ArtifactKind.OUTPUT_PIECES:
+        return b"".join(pieces_of(artifact_id, load, in_pieces=True))
+    return load(artifact_id)
 
 
 def _is_artifact_id(name: str) -> bool:
@@ -110,7 +119,8 @@ def _how_to_find(session: Session, name: str) -> str:
     )
 
 
-def _carried(data: bytes) -> dict[str, Any]:
+def carried(data: bytes) -> dict[str, Any]:
+    """Return bytes as a field of a JSON object: as a JSON value, else as text, else in base64."""
     try:
         return {"value": canonical.decode(data)}
     except CodecError:
@@ -121,12 +131,13 @@ def _carried(data: bytes) -> dict[str, Any]:
         return {"base64": base64.b64encode(data).decode("ascii")}
 
 
-def _to_terminal(document: Any, data: bytes) -> None:
-    carried = _carried(data)
-    if "value" in carried:
-        document(carried["value"])
-    elif "text" in carried:
-        sys.stdout.write("\n".join(clean(line) for line in carried["text"].split("\n")) + "\n")
+def to_terminal(document: Any, data: bytes) -> None:
+    """Print bytes on a terminal: JSON by `document`, and text. Raises `UsageError` for anything else."""
+    held = carried(data)
+    if "value" in held:
+        document(held["value"])
+    elif "text" in held:
+        sys.stdout.write("\n".join(clean(line) for line in held["text"].split("\n")) + "\n")
     else:
         raise UsageError(
             f"these are {len(data)} bytes that are not text",

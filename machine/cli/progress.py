@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -21,7 +21,7 @@ from rich.text import Text
 from machine.cli import interrupt
 from machine.cli.output import STYLES, Cell, Output, clean, console_of, duration, on_terminal
 from machine.cli.state_text import skipped_text
-from machine.engine.reporter import Reporter, held_text
+from machine.engine.reporter import Reporter, held_text, unused_text
 from machine.errors import Code, ConcurrencyError, ErrorInfo
 from machine.events import (
     Entry,
@@ -98,6 +98,10 @@ class Progress(Reporter):
     def held(self, state_id: str, seconds: float) -> None:
         """Warn of a handler that blocked the event loop."""
         self.warn(held_text(state_id, seconds))
+
+    def unused_answers(self, names: Sequence[str], waits: Sequence[str]) -> None:
+        """Warn of answers given in advance that no wait has taken."""
+        self.warn(unused_text(names, waits))
 
     def undeclared_json(self) -> list[dict[str, Any]]:
         """Return the I/O that bypassed `io` as JSON."""

@@ -31,7 +31,8 @@ def torture(
     responses, once for every append and every fault (killed before and after the append, and when a call has
     returned, torn write, lost fsync, disk full, IO error, duplicate append, store locked), resumed, and
     compared with the first run: nothing durable may be lost, and nothing in the log may be fetched or done
-    again. A run that waits needs its answers in advance, in every run (--answer, --clock skip). Prints the unsafe boundaries (exit code 1), or that there are none (exit code 0).
+    again. A run that waits needs its answers in advance, in every run (--answer, --clock skip). Prints the
+    unsafe boundaries (exit code 1), or that there are none (exit code 0).
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from typing import Annotated, TypeAlias
 
@@ -16,7 +17,8 @@ from machine.cli.output import STYLES, Cell, clean, duration
 from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.run_result import RunResult
 from machine.engine.work import CONCURRENCY, GRACE_SECONDS, WorkReporter, WorkResult
-from machine.errors import MachineError, UsageError
+from machine.errors import MachineError, NotFoundError, UsageError
+from machine.stores.base import Store
 
 Concurrency: TypeAlias = Annotated[
     int,
@@ -54,7 +56,8 @@ def work(
     It resumes runs whose process is gone, continues suspended ones once they are answered or their time has come,
     and starts those of the store's schedules, until it is asked to stop: the first SIGTERM or Ctrl-C lets the runs
     in hand end, the second interrupts them, and both times the exit code is 0. A suspended run takes no memory and
-    no thread. As many workers as you like may share a store. A run whose plan cannot be loaded here is left alone.
+    no thread. As many workers as you like may share a store, which is created if it does not exist. A run whose
+    plan cannot be loaded here is left alone.
 
     Parameters
     ----------
@@ -70,8 +73,11 @@ def work(
         raise UsageError(
             "give --once or --until-idle", hint="--until-idle also does what falls due meanwhile"
         )
-    began = time.monotonic()
-    with session.open_to_write() as store, session.user_code():
+    began, load = time.monotonic(), functools.cache(session.load)
+    with session.user_code():
+        for target in targets:
+            load(target, None)  # a wrong one makes no store
+    with _opened(session) as store, session.user_code():
         result = machine.work(
             targets,
             store=store,
@@ -81,9 +87,19 @@ def work(
             grace=grace,
             lease=lease,
             reporter=Lines(session),
-            load=session.load,
+            load=load,
         )
     return report(session, result, began)
+
+
+def _opened(session: Session) -> Store:
+    """Return the store to work for; say so where it is a new one, for its name may be wrong."""
+    try:
+        return session.open_to_write()
+    except NotFoundError:
+        store = session.open_store(create=True)
+        session.note("note", f"there was no store at {store.url}: it was made, and has no runs yet")
+        return store
 
 
 class Lines(WorkReporter):

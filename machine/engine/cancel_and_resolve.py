@@ -12,6 +12,7 @@ from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.end_cancelled import end_cancelled, operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
+from machine.engine.moved_runs import refuse_moved
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, keeper_of, lease_ms_of
@@ -47,13 +48,14 @@ async def resolve(
     (for HTTP an object with any of `status`, `json`, `text` and `headers` is enough); `not_done` says that the
     effect did not happen and may be sent again. Either becomes a fact of the run, once; `resume` continues from
     there. `reporter` is called first when the lease of a driver on another machine has to expire. Raises
-    `NotFoundError`, `RunError` (`effect_not_uncertain`) when the run does not wait for that effect, `UsageError`
-    (`invalid_effect_outcome`), `SecretKeyError`, and `ConcurrencyError` when another process drives the run. After
-    any of these nothing is written.
+    `NotFoundError`, `RunError` (`effect_not_uncertain` when the run does not wait for that effect, `run_moved`),
+    `UsageError` (`invalid_effect_outcome`), `SecretKeyError`, and `ConcurrencyError` when another process drives
+    the run. After any of these nothing is written.
     """
     if (outcome is _UNSAID) != not_done:
         raise UsageError("give either the outcome of the effect or that it was not done")
     run_reader.require_run(store, run_id)
+    refuse_moved(store, run_id)
     lease_ms = lease_ms_of(LEASE_SECONDS)
     with await keeper_of(store, run_id, lease_ms, (reporter or Reporter()).leased) as keeper:
         history, chain = run_reader.folded(store, run_id)
@@ -95,12 +97,13 @@ async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 
     """Ask a run to end cancelled, and return its result once it has ended.
 
     The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises
-    `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `cancel_pending` when its
-    driver has not answered within `timeout` seconds. The request then stays in the inbox, and the next driver obeys
-    it.
+    `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `run_moved` when it goes
+    on elsewhere, `cancel_pending` when its driver has not answered within `timeout` seconds. The request then stays
+    in the inbox, and the next driver obeys it.
     """
     history, _ = run_reader.folded(store, run_id)
     require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
+    refuse_moved(store, run_id)
     store.post(run_id, CANCEL, {})
     with anyio.move_on_after(timeout):
         while True:

@@ -39,12 +39,16 @@ PARENT_KEY: Final = "parent_key"
 
 @attrs.frozen
 class ChildRun:
-    """A child run to be driven: from its beginning if the store does not have it yet."""
+    """A child run to be driven: from its beginning if the store does not have it yet.
+
+    One that `stays` may outlive its parent, so it records where its own plan is.
+    """
 
     run_id: str
     key: str
     plan: Plan
     params: Mapping[str, Any]
+    stays: bool
 
 
 class Outcome(Protocol):
@@ -92,20 +96,20 @@ class ChildRuns:
         self._control = control
         self._drive = drive
         self._end = end
-        self._asked: dict[str, tuple[Plan, Mapping[str, Any]]] = {}
+        self._asked: dict[str, tuple[Plan, Mapping[str, Any], bool]] = {}
         self._heard: dict[str, int] = {}
         """The number of the last message that a run was driven with, by the id of that run."""
 
-    def know(self, key: str, plan: Plan, params: Mapping[str, Any]) -> None:
-        """Note the plan and the input of the child under the key of a wait."""
-        self._asked[key] = plan, params
+    def know(self, key: str, plan: Plan, params: Mapping[str, Any], *, stays: bool) -> None:
+        """Note the plan and the input of the child under the key of a wait; `stays`: it may outlive its parent."""
+        self._asked[key] = plan, params, stays
 
     async def outcome(self, key: str, run_id: str) -> Mapping[str, Any] | None:
         """Drive a child, and return its outcome; None when it waits, or another process drives it."""
-        plan, params = self._asked[key]
+        plan, params, stays = self._asked[key]
         heard = {each: _last_message(self._store, each) for each in _tree(self._store, run_id)}
         try:
-            result = await _apart(self._drive(ChildRun(run_id, key, plan, params)))
+            result = await _apart(self._drive(ChildRun(run_id, key, plan, params, stays)))
         except ConcurrencyError as exc:
             if exc.code != Code.RUN_LEASED:
                 await self._stop(exc)

@@ -7,7 +7,8 @@ from typing import Any, Protocol, Self
 
 import attrs
 
-from machine.config import RunConfig
+from machine.config import RunConfig, Target
+from machine.engine import run_reader
 from machine.engine.children import PARENT, PARENT_KEY, ChildRun, ChildRuns, Outcome
 from machine.engine.end_cancelled import end_cancelled
 from machine.engine.new_run import opening_for
@@ -18,6 +19,7 @@ from machine.ids import STANDARD_TAGS
 from machine.kernel.history import History
 from machine.plan import Graph
 from machine.stores.base import Store
+from machine.target import target_near
 
 
 class Watching(Protocol):
@@ -58,7 +60,8 @@ def children_of_run(
         if store.run_exists(child.run_id):
             return await ways.resume(graph, store, child.run_id, own)
         chosen = config_of_child(config, graph)
-        opening = opening_for(graph, chosen, child.params, None, None, ignore=child.plan.ignore)
+        target = _target_of(child, store, keeper.run_id) if child.stays else None
+        opening = opening_for(graph, chosen, child.params, target, None, ignore=child.plan.ignore)
         parent = {PARENT: keeper.run_id, PARENT_KEY: child.key}
         opening = attrs.evolve(opening, info={**opening.info, **provided.info(), **parent})
         with Keeper(store, child.run_id, own.lease_ms) as own_keeper:
@@ -66,6 +69,12 @@ def children_of_run(
             return await ways.start(graph, store, own_keeper, own, **begun)
 
     return ChildRuns(store, keeper.run_id, keeper.control, drive, end_cancelled)
+
+
+def _target_of(child: ChildRun, store: Store, parent: str) -> Target | None:
+    """Return where the plan of a child is that may have to go on without its parent, None where that is unknown."""
+    built = run_reader.provenance_of(store, run_reader.first_entry(store, parent)[0])
+    return None if built is None or built.target is None else target_near(child.plan, built.target)
 
 
 def config_of_child(config: RunConfig, graph: Graph) -> RunConfig:

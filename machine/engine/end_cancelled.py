@@ -11,7 +11,7 @@ from machine.engine.events_of_decisions import events_of
 from machine.engine.live_run_secrets import looks_through
 from machine.engine.log import LiveLog
 from machine.engine.reporter import Reporter
-from machine.engine.run_keeper import Keeper
+from machine.engine.run_keeper import CANCEL, Keeper
 from machine.io.attempt_scope import Payloads
 from machine.io.running_programs import end_left
 from machine.kernel.cleanup import or_cleanup
@@ -36,6 +36,8 @@ async def end_cancelled(store: Store, run_id: str) -> History:
         graph = recorded_graph(store.get(history.plan_id or ""))
         frontier = None if history.max_concurrency is None else Frontier(graph, log.load)
         cleaned = history.cleanup is not None
+        if cleaned and not _ends_cleanup(store, run_id, history):
+            return history
         decision: Decision
         while not isinstance(decision := close_open_attempts(history), Done):
             if isinstance(decision, CompleteRun):
@@ -52,6 +54,12 @@ async def end_cancelled(store: Store, run_id: str) -> History:
     if history.final:
         tell_parent(store, run_id)
     return history
+
+
+def _ends_cleanup(store: Store, run_id: str, history: History) -> bool:
+    """Say whether a run was cancelled since its cleanup has begun: what began it does not end it too."""
+    asked = [message.ts_millis for message in store.inbox(run_id) if message.kind == CANCEL]
+    return max(asked, default=-1) > history.cleanup_ms
 
 
 def operator_log(

@@ -28,6 +28,7 @@ from machine.kernel.decisions import (
     SuspendRun,
 )
 from machine.kernel.history import History
+from machine.kernel.state_history import failed_and_skipped
 from machine.waits import PlanWait, SecretWait
 
 
@@ -53,6 +54,7 @@ def events_of(decision: Decision, history: History) -> list[Event]:
         case BeginCleanup(status, base_snapshot_id, error):
             return [CleanupBegun(status.value, base_snapshot_id, error)]
         case CompleteRun(status, final_snapshot_id, error):
-            return [RunCompleted(status.value, final_snapshot_id, error, history.failed_and_skipped or None)]
+            skipped = failed_and_skipped(history.states) or None
+            return [RunCompleted(status.value, final_snapshot_id, error, skipped)]
         case _:
             return []

@@ -23,6 +23,7 @@ from anyio.lowlevel import current_token
 
 from machine.callee import Callee, reconcile_callee
 from machine.config import UndeclaredIo
+from machine.engine.blocking_recorder import BlockingRecorder
 from machine.engine.cancellation_origin import Cancellations, running_loop
 from machine.engine.commit_queue import StandingStill
 from machine.engine.handler_threads import call_in_thread
@@ -312,7 +313,7 @@ async def _in_thread(
 ) -> Any:
     token = current_token()
     if isinstance(third, Recorder):
-        third = Blocking(third, token)
+        third = BlockingRecorder(third, token)
     call = callee.call(ctx, Blocking(io, token), third, failure)
     if watch is not None:
         call = (watch.call, *call)

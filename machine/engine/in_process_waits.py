@@ -18,18 +18,24 @@ import attrs
 
 from machine import canonical
 from machine.engine.cancellation_origin import Stopped
+from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
 from machine.errors import Code, UsageError
+from machine.events import FactRecorded, WaitBegun
+from machine.ids import RESERVED_FACT_PREFIX
 from machine.kernel.history import History
 from machine.kernel.open_waits import OpenWait
 from machine.secrets.policy import SecretPolicy
-from machine.secrets.refused_input import refuse_in_input
+from machine.secrets.refused_answer import refuse_in_answer
 
 Clock: TypeAlias = Literal["wall", "skip"]
 """The clock of the timers: that of the store, or one that jumps to the next time that is waited for."""
 
 LOOK_SECONDS: Final = 0.2
 """Seconds between two looks into the inbox."""
+
+_ANSWERED: Final = frozenset({"wait.approval", "wait.signal"})
+"""The kinds of waits that are answered in advance."""
 
 _APPROVAL_FIELDS: Final = frozenset({"approved", "by", "comment", "value"})
 
@@ -41,6 +47,8 @@ class Waiting:
     seconds: float | None = 0
     skips: bool = False
     answers: Mapping[str, Any] = MappingProxyType({})
+    used: set[str] = attrs.field(factory=set, eq=False)
+    """The names of the answers that a wait has taken, in the run or in a child of it."""
 
     @property
     def here(self) -> bool:
@@ -65,7 +73,7 @@ class Waiting:
             raise UsageError(f"answers must be a mapping, not {type(answers).__name__}")
         given = dict(answers or {})
         canonical.encode(given)
-        refuse_in_input(policy or SecretPolicy(), given)
+        refuse_in_answer(given, policy=policy)
         return cls(wait, clock == "skip", MappingProxyType(given))
 
 
@@ -131,6 +139,7 @@ class Patience:
         for wait in self._log.history.open_waits.by_key.values() if self._waiting.answers else ():
             for name in self._names(wait):
                 if name in self._waiting.answers:
+                    self._waiting.used.add(name)
                     self._log.answer(wait, self._payload(wait, self._waiting.answers[name]))
                     return True
         return False
@@ -167,6 +176,26 @@ class Patience:
         """Return the next time that is waited for, None without one."""
         waits = self._log.history.open_waits.by_key.values()
         return min((wait.due_ms for wait in waits if wait.due_ms is not None), default=None)
+
+
+def report_unused(
+    waiting: Waiting, history: History, load: Callable[[str], bytes], reporter: Reporter
+) -> None:
+    """Report the answers given in advance that no wait has taken: a wrong name must not go unnoticed."""
+    if not (left := waiting.answers.keys() - waiting.used):
+        return
+    asked: list[FactRecorded | WaitBegun] = [*history.facts.values()]
+    asked += [wait.begun for wait in history.open_waits.by_key.values()]
+    names: dict[str, None] = {}
+    for each in (one for one in asked if one.namespace in _ANSWERED):
+        own = [] if each.key.startswith(RESERVED_FACT_PREFIX) else [each.key]
+        if each.namespace == "wait.signal":
+            own.append(canonical.decode_stored(each.request_digest, load(each.request_digest))["name"])
+        names |= dict.fromkeys(own or [each.state_id])
+        if isinstance(each, FactRecorded):
+            left -= {*own, each.key, each.state_id}
+    if left:
+        reporter.unused_answers(sorted(left), list(names))
 
 
 def approval_of(given: Any) -> dict[str, Any]:

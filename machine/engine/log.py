@@ -27,6 +27,7 @@ from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
 from machine.kernel.open_waits import DUE, MESSAGE, WAKE, OpenWait
+from machine.kernel.outputs import Output
 from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import COPIED, StateStatus
 from machine.kernel.wait_answers import WaitAnswer
@@ -291,6 +292,21 @@ class LiveLog:
         ) as exc:  # the handler that happened to read is not at fault: the run cannot continue
             self._failure = exc
             raise
+
+    def put(self, kind: str, data: bytes) -> str:
+        """Store an artifact ahead of the event that will name it, durably, and return its id."""
+        if (reason := self.abort()) is not None:
+            raise reason
+        try:
+            with self._queue.stalls:
+                return self._store.put(kind, data)
+        except StoreError as exc:  # the run cannot continue
+            self._failure = exc
+            raise
+
+    def output(self, name: str) -> Output | None:
+        """Return the output that has a name by now, or None."""
+        return self.history.outputs.by_name.get(name)
 
     def seal(self, key: str) -> bytes | None:
         """Return the seal of the fact with a key: None without one, empty when it is missing."""

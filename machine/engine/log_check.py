@@ -28,6 +28,7 @@ from machine.events import (
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
 from machine.kernel.log_rules import out_of_cleanup
+from machine.kernel.outputs import pieces_of
 from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.value_chunks import CHUNKED_ABOVE, joined
 from machine.plan import Graph, recorded_graph
@@ -288,6 +289,10 @@ def check_content(artifact_id: str, kind: str, load: Load, context_format: int |
     if kind == ArtifactKind.CONTEXT_CHUNKS:
         other_way = context_format == 1
         data = joined(artifact_id, load)
+    elif kind == ArtifactKind.OUTPUT_PIECES:
+        other_way = False
+        for _ in pieces_of(artifact_id, load, in_pieces=True):
+            pass
     else:
         other_way = (
             kind == ArtifactKind.CONTEXT_VALUE

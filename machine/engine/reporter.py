@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from machine.errors import ConcurrencyError
 from machine.events import Entry
@@ -16,6 +17,12 @@ def held_text(state_id: str, seconds: float) -> str:
         f"{state_id} held the event loop for {seconds:.1f} s: no timeout, cancellation or other state could take "
         f"effect; declare the handler with def, which gets a thread, or await asyncio.to_thread(...) in it"
     )
+
+
+def unused_text(names: Sequence[str], waits: Sequence[str]) -> str:
+    """Return the message about answers given in advance that no wait has taken."""
+    waited = f"it waited for {', '.join(waits)}" if waits else "it waited for no approval and no signal"
+    return f"nothing in the run has taken the answer {', '.join(map(repr, names))}: {waited}"
 
 
 class Reporter:
@@ -42,6 +49,13 @@ class Reporter:
         The default logs a warning.
         """
         logging.getLogger("machine").warning("%s", held_text(state_id, seconds))
+
+    def unused_answers(self, names: Sequence[str], waits: Sequence[str]) -> None:
+        """Report answers given in advance that no wait has taken, with the names of the waits that there were.
+
+        The default logs a warning.
+        """
+        logging.getLogger("machine").warning("%s", unused_text(names, waits))
 
     def undeclared(self, state_id: str, what: Undeclared) -> None:
         """Report an undeclared act that a handler is about to perform, once for each place of an attempt.

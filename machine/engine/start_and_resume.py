@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import attrs
 
@@ -21,7 +21,7 @@ from machine.engine.driver import Run
 from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, second_of
 from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
-from machine.engine.in_process_waits import Clock, Patience, Waiting
+from machine.engine.in_process_waits import Clock, Patience, Waiting, report_unused
 from machine.engine.invocations import Invocation
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
@@ -37,6 +37,7 @@ from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.suspended_attempts import check_suspended
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
+from machine.engine.watched import Changes, Watched
 from machine.ids import RunId
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
@@ -44,6 +45,7 @@ from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.plan import Graph, Plan
 from machine.plan_shape import order_of
+from machine.policy import NO_POLICY, Policy
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import ZERO_CHAIN, Store
 from machine.waits import EffectWait
@@ -55,31 +57,6 @@ further."""
 
 _CAREFUL_AT_FIRST: Final = 4
 """The same number for a new run, smaller because each costs a commit and few runs have an attempt that kills."""
-
-
-@attrs.frozen
-class Watched:
-    """The caller's part of a run: what the plan and the caller provide, an observer, the time of its lease."""
-
-    provided: Provided
-    reporter: Reporter
-    second: SecondOf | None
-    lease_ms: int = int(LEASE_SECONDS * 1000)
-    waiting: Waiting = attrs.field(factory=Waiting)
-    is_child: bool = False
-    """True where the driver of its parent drives a run."""
-
-    def for_child(self, provided: Provided, reporter: Reporter) -> Watched:
-        """Return the caller's part of a child run."""
-        waiting = attrs.evolve(self.waiting, seconds=0)
-        return attrs.evolve(self, provided=provided, reporter=reporter, is_child=True, waiting=waiting)
-
-
-class Changes(NamedTuple):
-    """The changes since a run was begun that its driver allows: of the plan, of the code of suspended attempts."""
-
-    of_plan: bool = False
-    of_code: bool = False
 
 
 @with_default_store(create=True)
@@ -102,6 +79,7 @@ async def run(
     wait: float | None = 0,
     clock: Clock = "wall",
     answers: Mapping[str, Any] | None = None,
+    policy: Policy = NO_POLICY,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
@@ -119,6 +97,7 @@ async def run(
     `effects` is `recorded`. `wait` is the number of seconds to wait here, in all, for answers to handlers that
     wait, None without limit; then the run is suspended. `clock="skip"` jumps over the times that handlers wait
     for, and `answers` answers their approvals and signals, by key, name of the signal or state id: for tests.
+    `policy` is that of this driver, on top of the run's own in `config`: of two verdicts the stricter one counts.
     `second` is what a paranoid run needs; the functions of the package supply it themselves.
 
     Returns a `RunResult` whatever its status. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is
@@ -138,6 +117,7 @@ async def run(
         second,
         lease_ms_of(lease),
         Waiting.of(wait, clock, answers, config.secrets),
+        policy,
     )
     params = {} if input is None else input
     opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore)
@@ -182,6 +162,7 @@ async def resume(
     wait: float | None = 0,
     clock: Clock = "wall",
     answers: Mapping[str, Any] | None = None,
+    policy: Policy = NO_POLICY,
     second: SecondOf | None = None,
 ) -> RunResult:
     """Continue a run whose log was left open, under the configuration it was started with.
@@ -191,7 +172,8 @@ async def resume(
     it continues with another plan, where every state that ran still exists and none of them would have to
     follow one that has not run. `transports`, `catalogue`, `lease`, `wait`, `clock` and `answers` are those of
     `run`. When no process here can check that the last driver is alive, the run is taken over once its lease
-    has expired: this waits as long, and informs the reporter.
+    has expired: this waits as long, and informs the reporter. `policy` holds on top of the run's own, for this
+    driver: of two verdicts the stricter one counts.
 
     Raises `NotFoundError`, `LogError`, `PlanError` (`plan_changed`, `recovery_state_not_in_plan`) and
     `UsageError` (`transport_missing`, `catalogue_missing`, `secret_not_set`), `RunError`
@@ -204,6 +186,7 @@ async def resume(
         second,
         lease_ms_of(lease),
         Waiting.of(wait, clock, answers),
+        policy,
     )
     changes = Changes(allow_plan_change, allow_code_change)
     return await _resumed(plan.graph, store, run_id, watched, changes)
@@ -307,7 +290,7 @@ async def drive(
             ways = Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
             children = children_of_run(store, keeper, config, watched, ways)
             checks, may_go_on = None, log.goes_on or watched.waiting.here or bool(children.woken(history))
-            if changes is not None and watched.second is not None and may_go_on:
+            if changes is not None and watched.second is not None and (may_go_on or changes.of_code):
                 checks = functools.partial(
                     check_suspended,
                     log=log,
@@ -335,13 +318,15 @@ async def drive(
                 earlier=earlier_of(watched.second, store, log),
                 goes_on=Patience(watched.waiting, log, children.woken).goes_on,
                 check=checks,
-                controls=controls_of(config, log, keeper.control, watched.provided),
+                controls=controls_of(config, log, keeper.control, watched.provided.spending, watched.policy),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,
             )
             before = history.head_seq
             await driven.drive()
             if history.head_seq == before:  # whatever it was due for, it cannot continue
                 log.set_aside()
+            if not watched.is_child:
+                report_unused(watched.waiting, history, log.load, watched.reporter)
         finally:
             log.close()
     if history.final and opening is None and not watched.is_child:  # a parent begins its children itself

@@ -41,6 +41,7 @@ from machine.errors import (
 )
 from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import FINAL_STATUSES, INTERRUPTED, RunStatus
+from machine.policy import NO_POLICY, Policy
 from machine.stores.base import Store
 from machine.stores.schedule import TICK_PREFIX, Schedule
 from machine.target import load as load_target
@@ -96,7 +97,7 @@ class WorkResult:
         return {"counts": dict(self.counts), "left_alone": self.left_alone}
 
 
-@with_default_store()
+@with_default_store(create=True)
 async def work(
     targets: Sequence[str] = (),
     *,
@@ -109,6 +110,7 @@ async def work(
     stop: Stop | None = None,
     reporter: WorkReporter | None = None,
     load: Load = load_target,
+    policy: Policy = NO_POLICY,
     second: SecondOf | None = None,
 ) -> WorkResult:
     """Drive the runs of a store: those that nobody drives, those that are due or answered, and its schedules.
@@ -117,13 +119,14 @@ async def work(
     can be loaded here. At most `concurrency` runs are driven at once, each in a thread. It goes on until `stop` is
     asked; then it takes no more runs and gives those it drives `grace` seconds before it interrupts them. `once`
     ends it when all is done that was due when it began, `until_idle` when nothing is due. `lease` is that of `run`,
-    `load` loads a target, and `second` is what paranoid runs need.
+    `load` loads a target, `policy` holds on top of those of the runs, and `second` is what paranoid runs need.
 
     A run whose plan cannot be loaded is left alone, and one that cannot be driven is tried again later, up to a
     minute; the reporter gets each reason once. Raises what the targets raise, `UsageError` and `StoreError`.
     """
     loader = PlanLoader(load, [load(target, None) for target in targets])
-    worker = Worker(store, loader, concurrency=concurrency, lease=lease, reporter=reporter, second=second)
+    options: dict[str, Any] = {"lease": lease, "reporter": reporter, "policy": policy, "second": second}
+    worker = Worker(store, loader, concurrency=concurrency, **options)
     return await worker.work(once=once, until_idle=until_idle, grace=grace, stop=stop)
 
 
@@ -166,6 +169,7 @@ class Worker:
         concurrency: int = CONCURRENCY,
         lease: float = LEASE_SECONDS,
         reporter: WorkReporter | None = None,
+        policy: Policy = NO_POLICY,
         second: SecondOf | None = None,
         scheduled: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -177,7 +181,7 @@ class Worker:
         self._store = store
         self._loader = loader
         self._concurrency = concurrency
-        self._options: dict[str, Any] = {"store": store, "lease": lease, "second": second}
+        self._options: dict[str, Any] = {"store": store, "lease": lease, "policy": policy, "second": second}
         self._reporter = reporter or WorkReporter()
         self._scheduled = scheduled
         self._clock = clock

@@ -16,7 +16,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint
 from machine import canonical
 from machine.catalogue import Catalogue
 from machine.config import RunConfig
-from machine.errors import Code, CorruptionError, NotFoundError, OtherIoError, StateError
+from machine.errors import Code, CorruptionError, NotFoundError, StateError
 from machine.events import Artifact, Event
 from machine.io.call_counts import CallCounts
 from machine.io.child_runs import Children
@@ -27,6 +27,7 @@ from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
+from machine.kernel.outputs import Output
 from machine.model_prices import Spending
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
@@ -99,6 +100,14 @@ class Log(Protocol):
         """Return an artifact's bytes, whether or not they have reached the store yet."""
         ...
 
+    def put(self, kind: str, data: bytes) -> str:
+        """Store an artifact ahead of the event that will name it, durably where the log is, and return its id."""
+        ...
+
+    def output(self, name: str) -> Output | None:
+        """Return the output that has a name by now, or None."""
+        ...
+
     def seal(self, key: str) -> bytes | None:
         """Return the seal of the fact with a key: None without one, empty when it is missing."""
         ...
@@ -110,8 +119,20 @@ class Controls(Protocol):
     spending: Spending
     """The prices of models, and the interfaces whose answers say what was used."""
 
-    def refusal(self, call: Any) -> OtherIoError | None:
-        """Return why a call must not be made, None when it may be."""
+    def verdict(self, call: Any, scope: AttemptScope) -> Any:
+        """Return the verdict of the policies on a call."""
+        ...
+
+    def check(self, call: Any, scope: AttemptScope) -> None:
+        """Raise `OtherIoError` for a call that has no price or whose circuit breaker is open."""
+        ...
+
+    def check_hop(self, call: Any, scope: AttemptScope, url: str) -> None:
+        """Raise `OtherIoError` for a redirect of a call to a URL that the policies do not allow."""
+        ...
+
+    def outcome(self, call: Any, scope: AttemptScope, outcome: Any) -> Mapping[str, str]:
+        """Return the info of the fact of a call that has ended."""
         ...
 
     async def admit(self, *, here: bool) -> None:

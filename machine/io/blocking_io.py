@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from anyio import from_thread
 from anyio.lowlevel import EventLoopToken
 
+from machine.io.put_away import PutAway, end_thread_quietly
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -42,6 +44,10 @@ class Blocking:
 
         @functools.wraps(attribute)
         def blocking(*args: Any, **kwargs: Any) -> Any:
-            return run(functools.partial(attribute, *args, **kwargs), token=self._token)
+            try:
+                return run(functools.partial(attribute, *args, **kwargs), token=self._token)
+            except PutAway:
+                end_thread_quietly()
+                raise
 
         return blocking

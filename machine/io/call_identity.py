@@ -54,6 +54,8 @@ class Call:
     part: Part | None = None
     """The part to ask for, if the answer is a stream; None of a call that is answered as a whole."""
 
+    said: Mapping[str, str] = attrs.field(factory=dict)
+    """Info of its fact about why it was made."""
     own: bool = False
     """True when only its own attempt answers it, whatever earlier ones have recorded."""
 

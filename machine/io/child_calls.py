@@ -69,7 +69,7 @@ class ChildCalls(WaitCalls):
             scope.secrets.refuse_in_context({name: canonical.encode(value) for name, value in given.items()})
             call = self._identify(CHILD_RUN, request, key)
             if scope.run.children is not None:
-                scope.run.children.know(call.key, plan, given)
+                scope.run.children.know(call.key, plan, given, stays=on_parent_end == "leave")
             fact = await self._fact_of_wait(call)
             answer: Mapping[str, Any] = self._result(fact).response
             if answer.get("timed_out"):

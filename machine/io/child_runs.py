@@ -53,8 +53,8 @@ class ChildResult:
 class Children(Protocol):
     """The child runs of a run, as its driver has them."""
 
-    def know(self, key: str, plan: Plan, params: Mapping[str, Any]) -> None:
-        """Note the plan and the input of the child under the key of a wait."""
+    def know(self, key: str, plan: Plan, params: Mapping[str, Any], *, stays: bool) -> None:
+        """Note the plan and the input of the child under the key of a wait; `stays`: it may outlive its parent."""
         ...
 
     async def outcome(self, key: str, run_id: str) -> Mapping[str, Any] | None:

@@ -120,7 +120,7 @@ class SharedIo(LiveIo):
 
     async def _answered_at_once(self, call: Call, outcome: FactOutcome) -> FactRecorded:
         """Record a wait and its answer."""
-        await self._scope.log.emit([self._begun(call)], call.payloads())
+        await self._scope.log.emit([self._begun(call)], call.payloads(), call.said)
         return await self._emit(call, outcome, Payloads())
 
     async def _shared(self, call: Call) -> FactRecorded | None:

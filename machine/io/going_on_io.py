@@ -83,7 +83,10 @@ class GoingOnIo(IoProvider):
         return self._progress.over or call.key in self._progress.keys
 
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
-        return await self._side(call)._fact(call, value)  # noqa: SLF001 - a part of this object
+        side = self._side(call)
+        if side is self._live and not self._progress.over:
+            await self._past.ask_again(call)
+        return await side._fact(call, value)  # noqa: SLF001 - a part of this object
 
     async def _obtain(self, call: Call) -> FactRecorded:
         return await self._side(call)._obtain(call)  # noqa: SLF001 - a part of this object

@@ -24,6 +24,7 @@ from machine.io.http_message import (
     http_request,
     usual_reason,
 )
+from machine.io.policy_verdicts import check_hop
 from machine.io.redirect_secrets import origin_of, refused_redirect, sensitive
 from machine.io.request_fields import field, pack, unpack
 from machine.io.transport import BaseTransport, Opened
@@ -190,6 +191,7 @@ class HttpTransport(BaseTransport):
             if redirected is None or not call["follow_redirects"]:
                 return response
             await response.aclose()
+            check_hop(str(redirected.url))
             if origin_of(redirected.url) != origin_of(outgoing.url):
                 _leave_secrets(call, redirected, has_body=redirected.stream is first.stream)
             cookies.extract_cookies(response)

@@ -29,7 +29,8 @@ from machine.io.call_refusals import no_transport, too_large, uncertain_effect
 from machine.io.clock import SLEEP
 from machine.io.effect_resolution import Happened, NotDone, add_answer, resolution
 from machine.io.live_streams import LiveStreams
-from machine.io.provider import IoProvider
+from machine.io.permission import Permissions
+from machine.io.policy_verdicts import judging_hops
 from machine.io.publishing import offset_of
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
@@ -44,14 +45,14 @@ from machine.kernel.open_waits import DUE
 from machine.kernel.published import PUBLISH, STREAM
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS
 from machine.kernel.transactions import SQL
-from machine.model_prices import Spending
+from machine.model_prices import NO_SPENDING
 from machine.secrets.secret_value import SECRET
 from machine.waits import WAIT_KINDS
 from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import engine_at_work
 
 
-class LiveIo(IoProvider):
+class LiveIo(Permissions):
     """The live `io`: performs calls through the transports, and records every outcome, errors included."""
 
     @functools.cached_property
@@ -72,8 +73,11 @@ class LiveIo(IoProvider):
         if self._scope.run.config.io_mode is IoMode.REPLAY:
             return await self._emit(call, self._shut(call), call.payloads())
         controls = self._scope.run.controls
-        if controls is not None and (refused := controls.refusal(call)) is not None:
-            return await self._settled(call, FactError(refused.kind, describe(refused, hint=False)))
+        if controls is not None:
+            permitted = await self._permitted(call, controls)
+            if isinstance(permitted, FactError):
+                return await self._emit(call, permitted, call.payloads())
+            call = permitted
         if call.effect:
             await self._refuse_late()
             if (keys := self._scope.secrets.run.keys) is not None:
@@ -83,9 +87,13 @@ class LiveIo(IoProvider):
         try:
             outcome, info = await self._perform(transport, call, payloads)
         except anyio.get_cancelled_exc_class():
+            if controls is not None:
+                controls.outcome(call, self._scope, None)
             if not self._scope.cut:
                 await self._emit(call, cancelled(call), payloads)
             raise
+        if controls is not None:
+            info = {**info, **controls.outcome(call, self._scope, outcome)}
         return await self._emit_first(call, outcome, payloads, info)
 
     async def _emit_first(
@@ -175,6 +183,8 @@ class LiveIo(IoProvider):
         """Return the info of a fact; the secrets first seen in its request are sealed among its artifacts."""
         if call.namespace == STEP:
             info = {**(info or {}), **info_of_step()}
+        if call.said and fact.piece in {None, 0}:
+            info = {**(info or {}), **call.said}
         seal = self._scope.secrets.taught(fact, call.taught) if call.taught else None
         if seal is not None:
             info = {**(info or {}), REQUEST_SECRETS: payloads.add(ArtifactKind.SECRET_PAYLOAD, seal)}
@@ -203,7 +213,7 @@ class LiveIo(IoProvider):
     async def _spent(self, call: Call, payloads: Payloads) -> FactRecorded:
         controls = self._scope.run.controls
         try:
-            outcome, info = spent_by(call, Spending() if controls is None else controls.spending, payloads)
+            outcome, info = spent_by(call, NO_SPENDING if controls is None else controls.spending, payloads)
         except OtherIoError as refusal:
             return await self._settled(call, FactError(refusal.kind, describe(refusal, hint=False)))
         return await self._emit(call, outcome, payloads, info)
@@ -226,7 +236,7 @@ class LiveIo(IoProvider):
                 if call.namespace == SLEEP:
                     response = await self._slept(transport, call, request)
                 else:
-                    with naming(scope, call):
+                    with naming(scope, call), judging_hops(self._hop_check(call)):
                         response = await self._received.open(transport, call, request)
                     if call.namespace == clock.NOW:
                         response = max(response, scope.log.floor_ms)
@@ -263,6 +273,12 @@ class LiveIo(IoProvider):
                 **spent_in_answer(call, response, controls.spending),
             }
         return FactValue(add_answer(payloads, answer), again), answer.info
+
+    def _hop_check(self, call: Call) -> Callable[[str], None] | None:
+        controls = self._scope.run.controls
+        if controls is None or call.namespace != "http":
+            return None
+        return functools.partial(controls.check_hop, call, self._scope)
 
     async def _refuse_late(self) -> None:
         """Refuse to begin an effect once the attempt's time is over, when a held event loop has delayed its end."""
@@ -315,7 +331,11 @@ class LiveIo(IoProvider):
         if not self._is_begun(call):
             now_ms = log.now_ms()
             due_ms = due_of(call.request, now_ms)
-            info = self._child_info(call, now_ms) | ({} if due_ms is None else {DUE: str(due_ms)})
+            info = (
+                self._child_info(call, now_ms)
+                | dict(call.said)
+                | ({} if due_ms is None else {DUE: str(due_ms)})
+            )
             await log.emit([self._begun(call)], call.payloads(), info)
             if due_ms is not None and due_ms <= now_ms and "until_ms" in call.request:
                 payloads = Payloads()  # a time that has passed is nothing to wait for

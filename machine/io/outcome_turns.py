@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -42,6 +44,15 @@ class HandOut:
         self.waits_in_hand: dict[str, Flight] = {}
         """The waits for external input that have begun and have not returned, by key: none is in flight."""
         self._scope = scope
+
+    @contextmanager
+    def waiting(self, call: Call) -> Iterator[None]:
+        """Let a call in flight count as one that waits for external input."""
+        self.waits_in_hand[call.key] = self.in_flight.pop(call.key)
+        try:
+            yield
+        finally:
+            self.in_flight[call.key] = self.waits_in_hand.pop(call.key)
 
     async def turn(self, call: Call, seq: int) -> None:
         """Return when the handler has settled from the last outcome, and this one, at `seq`, is durable as needed.

@@ -20,6 +20,7 @@ from machine.io.files import OPEN
 from machine.io.live_io import LiveIo
 from machine.io.step_transport import STEP
 from machine.kernel.history import History
+from machine.kernel.outputs import Output
 from machine.kernel.published import Published
 from machine.secrets.secret_value import SECRET
 from machine.waits import WAITED_FOR
@@ -79,6 +80,15 @@ class PreviewLog:
         """Return an artifact of the preview or of the run."""
         held = self._payloads.items.get(artifact_id)
         return held.data if held is not None else self._load(artifact_id)
+
+    def put(self, kind: str, data: bytes) -> str:
+        """Return the id of an artifact, which a preview does not store."""
+        del kind
+        return canonical.artifact_id(data)
+
+    def output(self, name: str) -> Output | None:
+        """Return the output that has a name in the run, or None."""
+        return self.history.outputs.by_name.get(name)
 
     def now_ms(self) -> int:
         """Return 0: a preview waits for no time."""

@@ -208,7 +208,7 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
     async def _fact(self, call: Call, value: bytes | None = None) -> FactRecorded:
         """Return the one fact of a call for all of its callers."""
         handing = self._handing
-        while (racing := handing.in_flight.get(call.key)) is not None:
+        while (racing := handing.in_flight.get(call.key) or handing.waits_in_hand.get(call.key)) is not None:
             await racing.wait()
         self._scope.check_open("called", call.namespace)
         refusal, before = call.refusal, None

@@ -93,7 +93,7 @@ class RecordedAnswersIo(SharedIo):
     async def _answer(self, call: Call) -> FactRecorded:
         if self._answers.shut and not self._is_begun(call) and self._past.wait_answer(call) is None:
             if self._answers.given_up(call, self._scope.state.id):
-                await self._scope.log.emit([self._begun(call)], call.payloads())
+                await self._scope.log.emit([self._begun(call)], call.payloads(), call.said)
                 await self._be_given_up(call)
                 return await self._emit(call, self._missing(call), Payloads())
             return await self._answered_at_once(call, self._missing(call))

@@ -22,6 +22,8 @@ from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call, IoResult, path_key
 from machine.io.call_refusals import no_transport, second_effect, uncertain_effect, undeclared
 from machine.io.earlier_answers import earlier_answer
+from machine.io.permission import APPROVAL
+from machine.io.policy_verdicts import question, rule_of
 from machine.io.provider import IoProvider
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import is_complete, pieces_of
@@ -65,6 +67,10 @@ class Recording(Log, Protocol):
 
     def begins(self, key: str) -> bool:
         """Say whether the open attempt recorded the beginning of a wait under a key."""
+        ...
+
+    def asks(self, key: str) -> str | None:
+        """Return the key of the approval that a policy asked for before the call with a key, None without one."""
         ...
 
     @property
@@ -222,7 +228,17 @@ class ReplayIo(IoProvider):
                 return None  # it ended otherwise
         return whole
 
+    async def ask_again(self, call: Call) -> None:
+        """Wait for the approval that a policy asked for before a call, as it was recorded, if it did."""
+        if (key := self._recording.asks(call.key)) is None:
+            return
+        asked = question(rule_of(key), call.namespace, call.request)
+        await self._fact_of_wait(self._identify(APPROVAL, asked, key))
+
     async def _obtain(self, call: Call, *, given: bool = False) -> FactRecorded:
+        if call.key in self._handing.in_flight:
+            with self._handing.waiting(call):
+                await self.ask_again(call)
         fact = self._recorded(call)
         if fact is None and call.continues:
             self._recording.unrecorded(call, ())

@@ -7,7 +7,7 @@ entries give a `History` or a `LogError`. Folding a `History` further in place e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final
 
 import attrs
 from blake3 import blake3
@@ -36,15 +36,15 @@ from machine.events import (
 from machine.kernel import log_rules, suspension
 from machine.kernel.facts_with_ignored_parts import IgnoredParts
 from machine.kernel.open_waits import OpenWaits
+from machine.kernel.outputs import Outputs
 from machine.kernel.published import Published
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
-from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
+from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus, failed_and_skipped
 from machine.kernel.transactions import Transactions
 from machine.kernel.usage import Usage
 from machine.waits import Wait
 
-_Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 _EMPTY_LANE: Final = bytes(32)
 _RUN_LANE: Final = ""
 
@@ -77,6 +77,7 @@ class History:
     ignored: IgnoredParts = attrs.field(factory=IgnoredParts)
     transactions: Transactions = attrs.field(factory=Transactions)
     published: Published = attrs.field(factory=Published)
+    outputs: Outputs = attrs.field(factory=Outputs)
     usage: Usage = attrs.field(factory=Usage)
     uncertain: dict[str, EffectIntended] = attrs.field(factory=dict)  # effects without an outcome, by key
     open_waits: OpenWaits = attrs.field(factory=OpenWaits)
@@ -89,9 +90,8 @@ class History:
     waits: tuple[Wait, ...] = ()
     """The external input that a suspended run waits for."""
     cancelling: bool = False
-    """True when an attempt was interrupted because the run is being cancelled, or later its cleanup."""
-    cleanup: CleanupBegun | None = None
-    """The end of the run's work, after which only cleanup states begin; None before."""
+    """True when an attempt was interrupted because the run, or later its cleanup, is being cancelled."""
+    cleanup: CleanupBegun | None = None  # the end of the work, after which only cleanup states begin
     cleanup_ms: int = 0  # the time of that event
     cleanup_seq: int = 0
     final_snapshot_id: str | None = None
@@ -122,11 +122,6 @@ class History:
     def held(self) -> bool:
         """True while a suspended run cannot continue."""
         return suspension.held(self.waits, self.unanswered)
-
-    @property
-    def failed_and_skipped(self) -> int:
-        """The number of states that failed for good and that the run went on without."""
-        return sum(state.failed_and_skipped for state in self.states.values())
 
     def uncertain_of(self, state_id: str) -> list[EffectIntended]:
         """Return the effects of a state whose outcome is unknown, in the order they were intended."""
@@ -253,8 +248,13 @@ class History:
             state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
         )
 
-    def _within(self, entry: Entry, event: _Within) -> None:
-        log_rules.check_within(entry.seq, event, self.open.get(event.state_id))
+    def _within(self, entry: Entry, event: log_rules.Within) -> None:
+        log_rules.check_within(self.open.get(event.state_id), entry.seq, event)
+
+    def _domain(self, entry: Entry, event: DomainEventRecorded) -> None:
+        self._within(entry, event)
+        if event.artifact_kind is not None:
+            log_rules.note_output(self.outputs, entry.seq, event)
 
     def _fact(self, entry: Entry, event: FactRecorded) -> None:
         seq = entry.seq
@@ -362,7 +362,7 @@ class History:
     def _complete(self, entry: Entry, event: RunCompleted) -> None:
         seq = entry.seq
         self._no_open_attempt(seq, "ends")
-        log_rules.check_completed(seq, event, self.cleanup, self.failed_and_skipped)
+        log_rules.check_completed(seq, event, self.cleanup, failed_and_skipped(self.states))
         if self.cleanup is None:
             self._become(seq, RunStatus(event.status))
         else:  # a cleanup that is cancelled may have been suspended
@@ -383,7 +383,7 @@ class History:
         FactRecorded: _fact,
         EffectIntended: _intend,
         WaitBegun: _wait,
-        DomainEventRecorded: _within,
+        DomainEventRecorded: _domain,
         RunSuspended: _suspend,
         RunResumed: _resume,
         LimitReached: lambda history, entry, event: history.usage.reach(entry, event),

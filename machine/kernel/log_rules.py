@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from machine.config import LONGEST_SECONDS, MOST_CONCURRENT
 from machine.errors import Code, LogError
@@ -20,8 +20,12 @@ from machine.events import (
     StateSkipped,
     WaitBegun,
 )
+from machine.kernel.outputs import Outputs
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
 from machine.kernel.state_history import FAILED, OpenAttempt, StateHistory, StateStatus
+
+Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
+"""The events that stand within an open attempt."""
 
 _WHILE_SUSPENDED: Final = (FactRecorded, RunResumed, RunCompleted)
 
@@ -42,6 +46,24 @@ def check_place(entry: Entry, run_id: str | None, status: RunStatus) -> None:
         raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
     if status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
         raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
+
+
+def check_within(attempt: OpenAttempt | None, seq: int, event: Within) -> None:
+    """Raise `LogError` unless an event belongs to the open attempt of its state."""
+    if attempt is None or attempt.attempt != event.attempt:
+        raise LogError(
+            seq,
+            f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open",
+            code=Code.LOG_NO_OPEN_ATTEMPT,
+        )
+
+
+def note_output(outputs: Outputs, seq: int, event: DomainEventRecorded) -> None:
+    """Take in the event of an output. Raises `LogError` when it does not say which."""
+    try:
+        outputs.note(event)
+    except ValueError as exc:
+        raise LogError(seq, str(exc), code=Code.LOG_BAD_EVENT) from None
 
 
 def state_to_retry(state: StateHistory | None, seq: int, event: RetryScheduled) -> StateHistory:
@@ -87,17 +109,6 @@ def check_entered(seq: int, event: StateEntered, number: int, base: str | None) 
     if base is not None and base != event.base_snapshot_id:
         text = f"{event.state_id} begins on a base that is not the checkpoint"
         raise LogError(seq, text, code=Code.LOG_BASE_SNAPSHOT)
-
-
-def check_within(
-    seq: int,
-    event: FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded,
-    opened: OpenAttempt | None,
-) -> None:
-    """Raise `LogError` for an event that is not of the open attempt of its state."""
-    if opened is None or opened.attempt != event.attempt:
-        text = f"{event.type} of attempt {event.attempt} of {event.state_id}, which is not open"
-        raise LogError(seq, text, code=Code.LOG_NO_OPEN_ATTEMPT)
 
 
 def check_new_fact(seq: int, event: FactRecorded, before: FactRecorded | None, *, lost: bool) -> None:

@@ -52,6 +52,8 @@ class OpenWaits:
     """The numbers of the messages that facts have handed out, each with the time of the fact."""
     children: dict[str, OpenWait] = attrs.field(factory=dict)
     """The waits for child runs, as they were last begun, whether or not they are over."""
+    every_child: dict[str, OpenWait] = attrs.field(factory=dict)
+    """The waits for child runs by the ids of those: several have one key where one was given up and replaced."""
     latest_ms: int = 0
     """The time of the last answer, in milliseconds since the epoch; 0 without one."""
 
@@ -79,7 +81,7 @@ class OpenWaits:
     def _open(self, wait: OpenWait) -> None:
         self.by_key[wait.begun.key] = wait
         if wait.child is not None:
-            self.children[wait.begun.key] = wait
+            self.children[wait.begun.key] = self.every_child[wait.child] = wait
 
     def end(self, entry: Entry, event: FactRecorded) -> None:
         """Close a wait with its outcome. Raises `LogError` for a fact that is no answer to it."""

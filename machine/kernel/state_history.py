@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -139,3 +140,8 @@ class StateHistory:
         """Say whether the edge to a successor is live."""
         by_passed = self.reason is not None and self.reason.startswith((NOT_TAKEN, UNREACHABLE))
         return not by_passed and state_id not in self.not_taken
+
+
+def failed_and_skipped(states: Mapping[str, StateHistory]) -> int:
+    """Return the number of states that failed for good and that the run went on without."""
+    return sum(state.failed_and_skipped for state in states.values())

@@ -41,6 +41,32 @@ class Spent(NamedTuple):
             return None
 
 
+BREAKER: Final = "breaker"
+"""Name in the info of a fact for the circuit breaker that its outcome changed, as text."""
+
+
+class Breaker(NamedTuple):
+    """A circuit breaker: its rule and host, its failures in a row, and since when it is open, if it is."""
+
+    place: str
+    failures: int
+    opened_ms: int | None = None
+
+    def text(self) -> str:
+        """Return the text that stands in the info of a fact."""
+        opened = "" if self.opened_ms is None else self.opened_ms
+        return f"{self.place} {self.failures} {opened}".rstrip()
+
+    @classmethod
+    def read(cls, text: Any) -> Breaker | None:
+        """Return what a text in the info of a fact says, None for one that says nothing of the kind."""
+        match str(text).split(" "):
+            case [rule, host, failures, *opened] if failures.isdecimal() and len(opened) < 2:  # noqa: PLR2004
+                opened_ms = int(opened[0]) if opened and opened[0].isdecimal() else None
+                return cls(f"{rule} {host}", int(failures), opened_ms)
+        return None
+
+
 @attrs.define
 class Usage:
     """The amounts that a run has used so far."""
@@ -52,6 +78,8 @@ class Usage:
     output_tokens: int = 0
     cost: Decimal = Decimal(0)
     wall_ms: int = 0
+    breakers: dict[str, Breaker] = attrs.field(factory=dict)
+    """The circuit breakers that are not closed, or have seen a failure, by rule and host."""
     reached: LimitReached | None = None
     """The limit that the run has used up."""
     reached_seq: int = 0
@@ -74,6 +102,11 @@ class Usage:
                 self.input_tokens += spent.input_tokens
                 self.output_tokens += spent.output_tokens
                 self.cost = total(self.cost, spent.cost)
+            if (breaker := Breaker.read(info[BREAKER]) if BREAKER in info else None) is not None:
+                if breaker.failures:
+                    self.breakers[breaker.place] = breaker
+                else:
+                    self.breakers.pop(breaker.place, None)
             if str(ms := info.get(WALL_MS, "")).isdecimal():
                 self.wall_ms = max(self.wall_ms, int(ms))
 

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from machine.events import CleanupBegun, Entry, Event, LimitReached, StateSkipped, WaitBegun
+from machine.events import (
+    CleanupBegun,
+    DomainEventRecorded,
+    Entry,
+    LimitReached,
+    StateSkipped,
+    WaitBegun,
+)
 from machine.kernel.state_history import FAILED
 
 
@@ -17,7 +24,7 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits, policy, cleanup states, and states that were skipped for their failure."""
+    """Limits, policy, artifacts that handlers wrote, cleanup states, and states skipped for their failure."""
 
 
 _WITH_SECRETS: Final = 3
@@ -38,15 +45,19 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     configured = manifest.get("run_config", {})
     needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached | CleanupBegun) or _skips_failure(entry.event):
+        if isinstance(entry.event, LimitReached | CleanupBegun) or _is_output(entry) or _skips_failure(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
             needs = max(needs, Needs.WAITS)
     return needs
 
 
-def _skips_failure(event: Event) -> bool:
-    return isinstance(event, StateSkipped) and event.reason.startswith(FAILED)
+def _is_output(entry: Entry) -> bool:
+    return isinstance(entry.event, DomainEventRecorded) and entry.event.artifact_kind is not None
+
+
+def _skips_failure(entry: Entry) -> bool:
+    return isinstance(entry.event, StateSkipped) and entry.event.reason.startswith(FAILED)
 
 
 def version_for(needs: Needs, *, readable: bool = False, secrets: bool = False) -> int:

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
-from machine.events import Entry, Event, FactRecorded
+from machine import canonical
+from machine.events import DomainEventRecorded, Entry, Event, FactRecorded
 from machine.io.call_identity import Call
+from machine.kernel.outputs import Output, output_of
 from machine.kernel.reuse import comparable
 from machine.kernel.sealed_facts import REQUEST_MAC
 from machine.recordings.divergence import Divergence
@@ -49,6 +51,27 @@ class DivergentCalls(ABC):
         before, left = self._recorded[: self._begin], self._left_of_attempt()
         left = [*(entry for entry in before if getattr(entry.event, "key", "") in unused), *left]
         self._diverge(self._differences.unrecorded(call, left, self._seq()))
+
+    def put(self, kind: str, data: bytes) -> str:
+        """Return the id of an artifact: a replay stores nothing."""
+        del kind
+        return canonical.artifact_id(data)
+
+    def output(self, name: str) -> Output | None:
+        """Return the last output that has a name in the recording, wherever it was written, or None."""
+        events = (entry.event for entry in reversed(self._recorded))
+        outputs = (output_of(event) for event in events if type(event) is DomainEventRecorded)
+        return next((output for output in outputs if output is not None and output.name == name), None)
+
+    def expects_output(self, name: str, state_id: str, attempt: int) -> bool:
+        """Say whether an attempt is still to write an output of a name by the recording."""
+        for entry in self._left_of_attempt():
+            event = entry.event
+            if type(event) is DomainEventRecorded and (event.state_id, event.attempt) == (state_id, attempt):
+                output = output_of(event)
+                if output is not None and output.name == name:
+                    return True
+        return False
 
     def nothing_comes(self) -> NoReturn:
         """Raise: the handler waits for external input, where the recording has something else."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 import attrs
@@ -164,6 +164,9 @@ class SilentReporter(Reporter):
         """Do nothing."""
 
     def held(self, state_id: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def unused_answers(self, names: Sequence[str], waits: Sequence[str]) -> None:
         """Do nothing."""
 
 

@@ -29,9 +29,10 @@ from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, lease_ms_of
 from machine.engine.run_result import RunResult
-from machine.engine.start_and_resume import Watched, drive
+from machine.engine.start_and_resume import drive
 from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.transports_and_catalogue import Provided
+from machine.engine.watched import Watched
 from machine.errors import Code, UsageError
 from machine.events import (
     Artifact,

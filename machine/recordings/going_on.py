@@ -25,6 +25,7 @@ from machine.io.provider import IoProvider
 from machine.io.replay_io import ReplayIo
 from machine.kernel.history import History
 from machine.kernel.linearize import AttemptParts, parts_of_attempt
+from machine.kernel.outputs import Output
 from machine.recordings.divergence import Diverged, Divergence
 from machine.recordings.divergence_text import details_of
 from machine.recordings.replay_log import ReplayLog
@@ -82,6 +83,14 @@ class GoingOnLog(ReplayLog):
     def abort(self) -> BaseException | None:
         """Return the exception that ended the attempt, or the run."""
         return super().abort() or self.live.abort()
+
+    def put(self, kind: str, data: bytes) -> str:
+        """Store an artifact: what comes after the recording is live, and the rest is there already."""
+        return self.live.put(kind, data)
+
+    def output(self, name: str) -> Output | None:
+        """Return the output that has a name in the run, or None."""
+        return self.live.output(name)
 
     def now_ms(self) -> int:
         """Return the time by the clock of the store."""

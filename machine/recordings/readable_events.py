@@ -19,6 +19,7 @@ from machine.ids import piece_key, stream_key
 from machine.io.call_identity import path_key
 from machine.kernel.history import History
 from machine.kernel.snapshot import Snapshot
+from machine.recordings.readable_outputs import artifacts_of, content_of
 
 RUN: Final = "run"
 """The place of events that belong to no state."""
@@ -95,6 +96,8 @@ class Course:
             case "domain_event":
                 if "payload_ref" in body:
                     body["payload"] = self._json(body.pop("payload_ref"))
+                if (stored := body.pop("artifact_kind", None)) is not None:
+                    body["content"] = content_of(body["payload"]["artifact_id"], stored, self._get)
             case "state_entered":
                 self._take(body, "base_snapshot_id", self._base(place.partition("/")[0]).id)
             case "state_completed":
@@ -187,6 +190,10 @@ class Course:
                 if len(data) > MAX_INLINE_PAYLOAD:
                     body.pop("payload")
                     body["payload_ref"] = self.add(ArtifactKind.DOMAIN_PAYLOAD, data)
+                if "content" in body:
+                    body["artifact_kind"], parts = artifacts_of(body.pop("content"))
+                    for each in parts:
+                        self._keep(each)
             case "state_entered":
                 body["base_snapshot_id"] = self._base(place).id
             case "state_completed":

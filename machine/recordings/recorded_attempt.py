@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from machine.events import EffectIntended, Entry, FactRecorded, StateCompleted, StateFailed, WaitBegun
+from machine.io.permission import ASKED_FOR
 from machine.kernel.sealed_facts import reused
 from machine.recordings.redacted_request_matching import RecordedRequests
 
@@ -18,6 +19,8 @@ class RecordedAttempt:
         self.intents: dict[str, EffectIntended] = {}
         self.begins: set[str] = set()
         """The keys of its waits for external input."""
+        self.asks: dict[str, str] = {}
+        """The keys of the approvals that a policy asked for, by the keys of the calls that it asked about."""
         self.left: dict[bytes, int] = {}
         """The number of events still to come, by their bytes."""
         self.reused: Mapping[str, str] = {}
@@ -35,6 +38,8 @@ class RecordedAttempt:
             self.intents[event.key] = event
         elif isinstance(event, WaitBegun):
             self.begins.add(event.key)
+            if isinstance(call_key := entry.info.get(ASKED_FOR), str):
+                self.asks.setdefault(call_key, event.key)
         elif isinstance(event, StateCompleted | StateFailed):
             self.reused = reused(entry)
 

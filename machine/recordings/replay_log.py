@@ -235,6 +235,10 @@ class ReplayLog(DivergentCalls):
             if self._attempt.left.get(body) and self._recorded[self._at].body != body:
                 self._stuck(fact)
 
+    def asks(self, key: str) -> str | None:
+        """Return the key of the approval that a policy asked for before the call with a key, None without one."""
+        return self._attempt.asks.get(key)
+
     def begins(self, key: str) -> bool:
         """Say whether the open attempt recorded the beginning of a wait under a key."""
         return key in self._attempt.begins

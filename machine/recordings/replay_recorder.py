@@ -37,6 +37,11 @@ class ReplayRecorder(Recorder):
                 return recorded
         return super()._recorded(event, payloads)
 
+    def _refuse_taken(self, name: str) -> None:
+        scope = self._scope
+        if not self._log.expects_output(name, scope.state.id, scope.attempt):
+            super()._refuse_taken(name)
+
     def _level(self, name: str) -> str:
         return str(self._levels.get(name) or super()._level(name))
 

@@ -26,9 +26,9 @@ class ReplayedChildren:
     def __init__(self) -> None:
         self._plans: dict[str, Plan] = {}
 
-    def know(self, key: str, plan: Plan, params: Mapping[str, Any]) -> None:
+    def know(self, key: str, plan: Plan, params: Mapping[str, Any], *, stays: bool) -> None:
         """Note the plan of the child under the key of a wait."""
-        del params
+        del params, stays
         self._plans[key] = plan
 
     async def outcome(self, key: str, run_id: str) -> Mapping[str, Any] | None:
@@ -54,14 +54,16 @@ class ReplayedChildren:
     def recorded(self, history: History, store: Store) -> Iterator[RecordedChild]:
         """Yield the children of a run that was replayed, in the order they were begun.
 
-        Where a crash has left the attempt open that waits for it, a child may not have begun. Raises
-        `NotFoundError` for one that is missing otherwise.
+        Where a crash has left the attempt open that waits for it, a child may not have begun, nor one that was
+        given up and replaced by another. Raises `NotFoundError` for one that is missing otherwise.
         """
-        for key, wait in history.open_waits.children.items():
-            child, fact = wait.child or "", history.facts.get(key)
-            answered = fact is not None and isinstance(fact.outcome, FactValue)
+        waits = history.open_waits
+        for child, wait in waits.every_child.items():
+            key = wait.begun.key
+            fact, replaced = history.facts.get(key), waits.children[key].child != child
+            answered = fact is not None and isinstance(fact.outcome, FactValue) and not replaced
             if not store.run_exists(child):
-                if not answered and wait.begun.state_id in history.open:
+                if replaced or (not answered and wait.begun.state_id in history.open):
                     continue
                 raise NotFoundError(
                     f"run {history.run_id} has the child run {child}, which is not in {store.url}",

@@ -18,9 +18,9 @@ from machine.engine.plan_change import check_plan
 from machine.engine.reporter import Reporter
 from machine.engine.retry_chain import key_of_retry, latest_retry
 from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
-from machine.engine.start_and_resume import Watched
 from machine.engine.start_checks import check_store
 from machine.engine.transports_and_catalogue import Provided
+from machine.engine.watched import Watched
 from machine.errors import Code, ConcurrencyError, ErrorCategory, PlanError, RunError, UsageError
 from machine.events import STOPPED_CODES, CleanupBegun, Entry, LimitReached, RunCompleted
 from machine.io.transport import Transports

@@ -29,6 +29,7 @@ from machine.events import (
     StateFailed,
     WaitBegun,
 )
+from machine.kernel.outputs import output_of, piece_ids
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.value_chunks import chunk_ids
@@ -157,7 +158,11 @@ def sound_parts(
 
 def led_to(entry: Entry, load: Load, walked: Walked) -> Iterator[tuple[str, ArtifactKind]]:
     """Yield every artifact that an entry references; nodes of snapshots only once: `walked` has those before."""
-    yield from named(entry)
+    for artifact_id, kind in named(entry):
+        yield artifact_id, kind
+        if kind is ArtifactKind.OUTPUT_PIECES:
+            for piece_id in piece_ids(artifact_id, load(artifact_id)):
+                yield piece_id, ArtifactKind.OUTPUT_PIECE
     for snapshot_id in snapshots(entry.event):
         yield from snapshot_parts(snapshot_id, load, walked)
     for shared in shared_entries(entry, load):
@@ -193,6 +198,8 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
             yield event.request_digest, ArtifactKind.FACT_REQUEST
         case DomainEventRecorded() if event.payload_ref is not None:
             yield event.payload_ref, ArtifactKind.DOMAIN_PAYLOAD
+        case DomainEventRecorded() if (output := output_of(event)) is not None:
+            yield output.artifact_id, ArtifactKind(output.stored)
         case _:
             return
 

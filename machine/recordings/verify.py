@@ -6,8 +6,8 @@ the index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import attrs
 
@@ -18,12 +18,19 @@ from machine.engine.log_check import LogCheck, check_content
 from machine.envelope import chain_next
 from machine.errors import Code, CorruptionError, LogError, NotFoundError, StoreError
 from machine.events import ArtifactKind, Entry
+from machine.kernel.outputs import piece_ids
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.value_chunks import chunk_ids
 from machine.recordings import run_contents
 from machine.recordings.result_json import fields_json
 from machine.stores.argument_checks import indexed_status
 from machine.stores.base import ZERO_CHAIN, Store
+
+_LISTS: Final[Mapping[str, tuple[Callable[[str, bytes], list[str]], ArtifactKind]]] = {
+    ArtifactKind.CONTEXT_CHUNKS: (chunk_ids, ArtifactKind.CONTEXT_CHUNK),
+    ArtifactKind.OUTPUT_PIECES: (piece_ids, ArtifactKind.OUTPUT_PIECE),
+}
+"""The reader of each kind of list of artifacts, and the kind of what is in it."""
 
 
 @attrs.frozen
@@ -151,10 +158,11 @@ class _Check:
         self.known.add((artifact_id, kind))
         self.seen.add(artifact_id)
         try:
-            if kind == ArtifactKind.CONTEXT_CHUNKS:  # the chunks first: one that is missing is named itself
+            if kind in _LISTS:  # the parts first: one that is missing is named itself
                 before = len(self.problems)
-                for chunk_id in chunk_ids(artifact_id, self.store.get(artifact_id)):
-                    self.artifact(chunk_id, ArtifactKind.CONTEXT_CHUNK, where)
+                part_ids, part = _LISTS[kind]
+                for part_id in part_ids(artifact_id, self.store.get(artifact_id)):
+                    self.artifact(part_id, part, where)
                 if len(self.problems) > before:
                     return
             said = None if self.rules is None else self.rules.context_format

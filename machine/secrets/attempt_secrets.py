@@ -18,6 +18,7 @@ from machine.secrets.names import Strength
 from machine.secrets.placeholder_names import AnswerNames
 from machine.secrets.policy import path_text
 from machine.secrets.redact import redact, say, say_json, say_text
+from machine.secrets.refused_bytes import secret_in_bytes
 from machine.secrets.reserved_store_key import RUN, RUNS, key_inside
 from machine.secrets.restore import opened, shown
 from machine.secrets.run_secrets import SharedSecrets
@@ -381,3 +382,11 @@ class AttemptSecrets:
             raise StateError(
                 f"{what} holds a secret, and was not written", code=Code.SECRET_IN_EVENT, hint=_KEYS
             )
+
+    def refuse_in_bytes(self, what: str, data: bytes) -> None:
+        """Raise `StateError` (`secret_in_event`) when bytes that would be stored hold a known secret."""
+        if not self.run.refuses(Code.SECRET_IN_EVENT):
+            return
+        known = (each.in_bytes(data) for each in (self._known, self._past))
+        if any(known) or self.run.reserved.holds(data):
+            raise secret_in_bytes(what)

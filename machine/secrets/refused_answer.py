@@ -14,12 +14,15 @@ from machine.secrets.rules import rules_of
 from machine.secrets.unredacted_search import refused
 
 
-def refuse_in_answer(answer: Mapping[str, Any], secrets: OfRun | None = None) -> None:
+def refuse_in_answer(
+    answer: Mapping[str, Any], secrets: OfRun | None = None, *, policy: SecretPolicy | None = None
+) -> None:
     """Raise `UsageError` (`secret_in_answer`), with its path, when an answer holds a secret.
 
-    `secrets` are those of the run, None for a signal that is addressed to no run.
+    `secrets` are those of the run, None for a signal that is addressed to no run, and for a run that has not begun:
+    `policy` says then what a secret is.
     """
-    path = _path(answer, secrets)
+    path = _path(answer, secrets, policy or SecretPolicy())
     if path is not None:
         raise UsageError(
             f"an answer may hold no secret, and {path} is one",
@@ -29,7 +32,7 @@ def refuse_in_answer(answer: Mapping[str, Any], secrets: OfRun | None = None) ->
         )
 
 
-def _path(answer: Mapping[str, Any], secrets: OfRun | None) -> str | None:
+def _path(answer: Mapping[str, Any], secrets: OfRun | None, policy: SecretPolicy) -> str | None:
     encoded = {name: canonical.encode(value) for name, value in answer.items()}
     if isinstance(secrets, Format1Adapter):
         try:
@@ -37,7 +40,7 @@ def _path(answer: Mapping[str, Any], secrets: OfRun | None) -> str | None:
         except ContextError as exc:
             return str((exc.info.details or {}).get("path", "it"))
         return None
-    rules, known = (rules_of(SecretPolicy()), Known()) if secrets is None else (secrets.rules, secrets.known)
+    rules, known = (rules_of(policy), Known()) if secrets is None else (secrets.rules, secrets.known)
     for name, value in answer.items():
         if secrets is not None and secrets.reserved.holds(encoded[name]):
             return f"$.{name}"

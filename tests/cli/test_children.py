@@ -82,6 +82,28 @@ def test_a_child_alone_cannot_be_resumed_and_the_way_is_named(machine, family):
     assert machine("resume", child, "--target", "family.py:child").code == 4
 
 
+LEFT = FAMILY.replace('key="the child"', 'key="the child", on_parent_end="leave"')
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in the same file", "in a module of its own"])
+def test_a_child_that_was_left_to_itself_knows_its_plan_and_a_worker_drives_it(machine, write, apart):
+    source = LEFT
+    if apart:
+        child, begin = LEFT.replace("run_child(child", "run_child(apart.child").split("@plan.state")
+        declared = 'plan = Plan("family", version="1")\n'
+        write("apart.py", child.replace(declared, ""))
+        source = f"import apart\nfrom machine import Plan\n\n{declared}\n\n@plan.state{begin}"
+    write("left.py", source)
+    family = machine("run", "left.py:plan", "--json").json["run_id"]
+    child = child_of(family)
+    assert machine("cancel", family).code in {0, 130}
+    assert machine("show", child, "--json").json["status"] == "suspended"
+    assert machine("approve", child, "--by", "ada").code == 0
+    said = machine("work", "--until-idle", "--json")
+    assert said.json == {"counts": {"completed": 1}, "left_alone": 0}
+    assert machine("replay", child).code == 0
+
+
 def test_replay_deep_replays_the_children_too(machine, family, write):
     child = child_of(family)
     said = machine("replay", family, "--deep")

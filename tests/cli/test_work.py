@@ -118,9 +118,19 @@ def test_targets_and_options_are_checked_before_anything_is_driven(machine, left
         said = machine("work", *words, "--json", *(["--until-idle"] if words == ["nothing.py"] else []))
         assert (said.code, said.json["error"]["code"]) == (2, code)
     assert machine("show", run_id, "--json").json["status"] == "interrupted"
-    assert machine("work", "--store", "sqlite:///nowhere.db", "--once").code == 5
     assert machine("work", "prices.py", "--once").code == 0
     assert machine("show", run_id, "--json").json["status"] == "completed"
+
+
+def test_a_store_that_does_not_exist_is_made_and_named_unless_a_target_is_wrong(machine, write, here):
+    wrong = machine("work", "nothing.py", "--store", "sqlite:///new.db", "--once")
+    assert (wrong.code, (here / "new.db").exists()) == (2, False)
+    said = machine("work", "--store", "sqlite:///new.db", "--once")
+    assert said.code == 0
+    assert "there was no store at sqlite:///" in said.err
+    assert "new.db: it was made, and has no runs yet" in said.err
+    assert machine("runs", "--store", "sqlite:///new.db").code == 0
+    assert machine("work", "--store", "sqlite:///new.db", "--once").err == ""
 
 
 @pytest.mark.slow

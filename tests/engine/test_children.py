@@ -396,6 +396,11 @@ def test_an_attempt_after_one_that_went_on_without_its_child_has_another_one(sto
     assert [row.status for row in runs(store)["child"]] == ["cancelled", "completed"]
     tries.clear()  # and begun is set: in a replay no child does that
     replayed(plan, store, result)
+    tries.clear()
+    deep = machine.replay(result.run_id, plan=plan, store=store, deep=True)
+    assert [each.status for each in deep.children] == ["cancelled", "completed"], (
+        "also the one that was replaced"
+    )
 
 
 def test_a_race_with_a_child_that_waits_is_won_and_the_child_cancelled(store):

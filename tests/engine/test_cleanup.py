@@ -425,6 +425,7 @@ def test_a_second_cancel_ends_a_run_that_nobody_drives_without_its_cleanup(store
     whole = run(plan, store=store)
     prefix = crashed_after(store, whole.run_id, 12)
     machine.cancel(whole.run_id, store=prefix)
+    time.sleep(0.01)
     assert machine.cancel(whole.run_id, store=prefix).status == "cancelled"
     assert "end.undo" not in entered(prefix, whole.run_id)
     identical(prefix, whole.run_id, plan)
@@ -500,6 +501,7 @@ def test_a_cleanup_state_may_wait(store, mode, fails):
 def test_a_cleanup_that_waits_can_be_cancelled(store, mode, fails):
     plan = asking(fails=fails)
     run_id = run(plan, store=store, config=config_of(mode)).run_id
+    time.sleep(0.01)
     result = machine.cancel(run_id, store=store)
     assert result.status == ("failed" if fails else "completed")
     assert entered(store, run_id) == ["a.work", "z.ask"]
@@ -660,3 +662,23 @@ def test_a_limit_reached_within_an_attempt_interrupts_it_and_then_cleans_up(stor
     assert result.status == "limit_exceeded"
     assert entered(store, result.run_id)[-3:] == ["end.undo", "end.close", "end.report"]
     identical(store, result.run_id, plan)
+
+
+@MODES
+def test_one_cancel_does_not_end_a_cleanup_that_waits(store, mode):
+    """What began the cleanup is not taken for the cancel that ends it, by nobody who looks later."""
+    begun = threading.Event()
+
+    async def clean(io):
+        await io.approval("clean up?")
+
+    plan = waiting(begun, clean)
+    run_id = str(machine.new_run_id())
+    driver = Driver(lambda: run(plan, store=store, run_id=run_id, config=config_of(mode)))
+    assert begun.wait(10)
+    result = machine.cancel(run_id, store=store, timeout=20)
+    driver.join(20)
+    assert result.status == driver.result.status == "suspended"
+    machine.approve(run_id, store=store)
+    assert resume(run_id, plan=plan, store=store).status == "cancelled"
+    identical(store, run_id, plan)

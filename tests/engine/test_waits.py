@@ -571,3 +571,53 @@ def test_a_driver_that_cannot_replay_does_not_go_on(store):
     with pytest.raises(UsageError, match="needs a replay"):
         asyncio.run(start_and_resume.resume(result.run_id, plan=plan_of(asks), store=store))
     assert machine.resume(result.run_id, plan=plan_of(asks), store=store).status == "completed"
+
+
+class Unused(machine.Reporter):
+    """A reporter that notes which answers no wait has taken."""
+
+    def __init__(self):
+        self.said = []
+
+    def unused_answers(self, names, waits):
+        self.said.append((names, waits))
+
+
+def of_two(io_calls=2):
+    async def handler(ctx, io):
+        ctx["by"] = (await io.approval("Refund?", key="refund")).by
+        if io_calls > 1:
+            ctx["paid"] = await io.wait_signal("paid")
+
+    return plan_of(handler)
+
+
+def test_an_answer_under_a_wrong_key_is_reported_with_the_keys_that_there_were(store, caplog):
+    seen = Unused()
+    result = machine.run(of_two(), store=store, answers={"refnud": True}, reporter=seen)
+    assert (result.status, seen.said) == ("suspended", [(["refnud"], ["refund"])])
+    machine.run(of_two(), store=store, answers={"refund": True, "paied": 1})
+    assert caplog.messages == ["nothing in the run has taken the answer 'paied': it waited for refund, paid"]
+
+
+def test_an_answer_that_an_earlier_driver_has_used_is_not_reported(store):
+    seen, answers = Unused(), {"refund": True}
+    result = machine.run(of_two(), store=store, answers=answers, reporter=seen)
+    signal(store, result, "paid", 1)
+    result = machine.resume(result.run_id, plan=of_two(), store=store, answers=answers, reporter=seen)
+    assert (result.status, seen.said) == ("completed", [])
+
+
+def test_an_answer_by_the_id_of_its_state_is_not_reported(store):
+    seen = Unused()
+    machine.run(of_two(1), store=store, answers={"waits.step.wait": True}, reporter=seen)
+    assert seen.said == []
+
+
+def test_a_secret_in_an_answer_in_advance_is_refused_as_an_answer(store):
+    with pytest.raises(UsageError, match="an answer may hold no secret") as refused:
+        machine.run(
+            of_two(), store=store, answers={"paid": {"key": "ghp_" + "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3zA5"}}
+        )
+    assert refused.value.code == Code.SECRET_IN_ANSWER
+    assert store.list_runs().rows == []

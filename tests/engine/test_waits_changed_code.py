@@ -103,17 +103,31 @@ def test_an_allowed_change_begins_the_attempt_anew_on_its_answers_and_effects(st
     assert (replayed.digest, replayed.events) == (result.digest, result.head_seq)
 
 
-def test_a_plan_change_that_is_allowed_before_there_is_an_answer_stays_allowed(store, config):
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [({"version": "2"}, "allow_plan_change"), ({"more": 2}, "allow_code_change")],
+    ids=["plan", "code"],
+)
+def test_a_change_that_is_allowed_before_there_is_an_answer_stays_allowed(store, config, change, allowed):
     sent = Sent()
     result = waiting(store, sent, config)
-    changed = plan_of(sent, version="2")
-    result = machine.resume(result.run_id, plan=changed, store=store, allow_plan_change=True)
+    changed = plan_of(sent, **change)
+    result = machine.resume(result.run_id, plan=changed, store=store, **{allowed: True})
     assert (result.status, [wait.key for wait in result.waits]) == ("suspended", ["go"])
     store.post(result.run_id, "answer", {"key": "go", "answer": YES})
     result = machine.resume(result.run_id, plan=changed, store=store)
     assert result.context == {"sent": 1, "by": "ada", "then": 2}
     replayed = machine.replay(result.run_id, plan=changed, store=store)
     assert replayed.identical, replayed.divergence
+
+
+def test_an_allowed_change_of_code_that_has_not_changed_writes_nothing(store, config):
+    sent = Sent()
+    result = waiting(store, sent, config)
+    before = bodies(store, result.run_id)
+    same = plan_of(sent)
+    machine.resume(result.run_id, plan=same, store=store, allow_code_change=True)
+    assert (bodies(store, result.run_id), len(sent.sent)) == (before, 1)
 
 
 def test_a_handler_that_is_not_deterministic_fails_with_its_own_code(store):

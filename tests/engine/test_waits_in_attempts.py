@@ -304,6 +304,39 @@ def test_a_plain_handler_of_many_threads_is_put_away_once_they_rest(store):
     replayed(plan, store, result)
 
 
+def test_a_thread_that_is_put_away_reports_no_exception(store):
+    ended = []
+
+    def handler(ctx, io):
+        def ask():
+            ended.append(io.approval("?", key="a").by)
+
+        def fail():
+            raise ValueError("a fault of the handler")
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        asking.join()
+        if ended:
+            ctx["by"] = ended.pop()
+            failing = threading.Thread(target=fail)
+            failing.start()
+            failing.join()
+
+    plan, seen = plan_of(handler), []
+    report, threading.excepthook = threading.excepthook, seen.append
+    try:
+        result = machine.run(plan, store=store)
+        assert (result.status, seen) == ("suspended", [])
+        answer(store, result, "a")
+        result = machine.resume(result.run_id, plan=plan, store=store)
+        assert result.context == {"by": "ada"}
+        assert [args.exc_type for args in seen] == [ValueError], "all other exceptions are reported"
+        seen.clear()  # they hold the thread
+    finally:
+        threading.excepthook = report
+
+
 def test_attempts_that_were_put_away_say_so(store):
     plan = plan_of(one_after_the_other)
     result = machine.run(plan, store=store)

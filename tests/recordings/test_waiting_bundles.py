@@ -238,6 +238,8 @@ def test_a_run_that_moved_is_driven_there_and_no_longer_here(store, moved, waiti
         lambda: machine.resume(waiting, plan=PLAN, store=store),
         lambda: machine.approve(waiting, "second", store=store),
         lambda: machine.signal(waiting, "paid", store=store),
+        lambda: machine.cancel(waiting, store=store),
+        lambda: machine.resolve(waiting, "key", not_done=True, store=store),
     ):
         with pytest.raises(RunError, match="has moved to sqlite:///") as caught:
             use()

@@ -21,6 +21,7 @@ from machine.secrets.format_1.redact import Hide, Redactor
 from machine.secrets.format_1.restore import Value, restored
 from machine.secrets.format_1.rules import rules_of
 from machine.secrets.policy import SecretPolicy, path_text
+from machine.secrets.refused_bytes import secret_in_bytes
 from machine.secrets.stored_call import Answer, Asked, said_error
 
 SECRET: Final = "secret"  # noqa: S105 - the name of a namespace
@@ -83,6 +84,11 @@ class Format1RunSecrets:
 
     def refuse_in_key(self, what: str, key: str) -> None:
         """Do nothing: `refuse_in_log` searches everything before it is stored."""
+
+    def refuse_in_bytes(self, what: str, data: bytes) -> None:
+        """Raise `StateError` (`secret_in_event`) when bytes that would be stored hold a known value."""
+        if any(needle in data for needle in self._needles):
+            raise secret_in_bytes(what)
 
     # -- on the way out ----------------------------------------------------------------------------------
 
