@@ -30,6 +30,10 @@ COMMANDS: Final = {
         "machine.cli.fork:fork",
         "Start a run that shares the first events of another, and continue it live.",
     ),
+    "retry": (
+        "machine.cli.retry:retry",
+        "Go on from where a run failed, as a new run with the present code.",
+    ),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
     "approve": ("machine.cli.answers:approve", "Approve what a run asks."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import attrs
@@ -20,11 +20,14 @@ from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import facts_from
-from machine.engine.run_reader import PastRun, parent_of
+from machine.engine.retry_chain import retried_by, retry_of
+from machine.engine.run_reader import PastRun, parent_of, skipped_in
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import EffectIntended
 from machine.exception_causes import causes_text, error_json
+from machine.kernel.cleanup import error_of
 from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of
@@ -64,14 +67,19 @@ def runs(
         )
     with session.open_store() as store:
         page = store.list_runs(status=status, op=op, limit=limit)
+        skipped = {row.run_id: skipped_in(store, row) for row in page.rows}
     if session.as_json:
-        session.out.json({"runs": [row._asdict() for row in page.rows], "more": page.cursor is not None})
+        told = [
+            {**row._asdict(), "skipped": skipped[row.run_id], "retry_of": retried_by(row.invocation_key)}
+            for row in page.rows
+        ]
+        session.out.json({"runs": told, "more": page.cursor is not None})
         return 0
     if not page.rows:
         session.note("note", "there is no such run" if status or op else "there are no runs yet")
         return 0
     session.out.table(
-        ["RUN", "STATUS", "EVENTS", "STARTED", "OP"],
+        ["RUN", "STATUS", "EVENTS", "STARTED", "OP", *([""] if _has_notes(page.rows, skipped) else [])],
         [
             (
                 row.run_id[:_RUN_PREFIX],
@@ -79,6 +87,7 @@ def runs(
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
                 clean(row.op_id),
+                *([_notes_of(row, skipped)] if _has_notes(page.rows, skipped) else []),
             )
             for row in page.rows
         ],
@@ -86,6 +95,19 @@ def runs(
     if page.cursor is not None:
         session.note("note", f"there are more; --limit {limit * 10} shows them")
     return 0
+
+
+def _has_notes(rows: Sequence[RunRow], skipped: Mapping[str, int]) -> bool:
+    return any(_notes_of(row, skipped) for row in rows)
+
+
+def _notes_of(row: RunRow, skipped: Mapping[str, int]) -> str:
+    """Return what else a list says of a run: the run that it is the retry of, and what it went on without."""
+    count, parent = skipped[row.run_id], retried_by(row.invocation_key)
+    notes = [f"{count} skipped for {'their' if count > 1 else 'its'} failure"] if count else []
+    if parent is not None:
+        notes.append(f"retry of {clean(parent[:_RUN_PREFIX])}")
+    return ", ".join(notes)
 
 
 def show(run: RunOrBundle, /, *, session: Injected) -> int:
@@ -96,6 +118,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
+        retried = None if names_bundle(run) else retry_of(store, run_id)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
@@ -106,6 +129,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "unconsumed": list(map(_message_json, kept)),
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
+            "retried_as": retried,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
@@ -118,7 +142,10 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         known = built is not None and built.target is not None
         name = run if names_bundle(run) else log.run_id
         limit = limit_of(log.history.error)
-        session.go_on(name, fork_point(log.history), None if known else "TARGET", limit)
+        if retried is not None:
+            session.note("retried as", retried)
+        else:
+            session.go_on(name, fork_point(log.history), None if known else "TARGET", limit)
     return 0
 
 
@@ -144,10 +171,8 @@ def _as_json(
                 "trace": times.trace if times else None,
             }
         )
-    failed = [state for state in states if state["status"] == "failed"]
-    error = failed[-1]["error"] if failed else None
-    if history.error is not None:
-        error = error_json(history.error)
+    found = error_of(history)
+    error = None if found is None else error_json(found)
     return {
         "run_id": log.run_id,
         "status": str(status),
@@ -270,7 +295,12 @@ def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
     parent, source = parent_of(log.entries[0]), facts_from(log.entries[0])
     if source is not None:
         return [("facts", f"from {clean(source)}")]
-    return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []
+    if parent is None:
+        return []
+    key = log.entries[0].info.get("invocation_key")
+    if isinstance(key, str) and retried_by(key) == parent[0]:
+        return [("retry of", clean(parent[0]))]
+    return [("forked", f"from {clean(parent[0])} at event {parent[1]}")]
 
 
 def _row(log: PastRun, index: int) -> tuple[Cell, ...]:

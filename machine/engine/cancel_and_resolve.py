@@ -96,6 +96,9 @@ def _waited_for(history: History, key: str) -> str:
 async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
     """Ask a run to end cancelled, and return its result once it has ended.
 
+    A run with cleanup states does these first. One that nobody drives is left to whoever resumes it (`running`),
+    and one whose cleanup waits is `suspended`. A cancel of a run whose cleanup has begun ends it without the rest.
+
     The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises
     `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `run_moved` when it goes
     on elsewhere, `cancel_pending` when its driver has not answered within `timeout` seconds. The request then stays
