@@ -30,7 +30,7 @@ def retry(
     """Go on from where a run failed, as a new run with the present code.
 
     What the run has done is shared, and no read or effect of it is made again: the failed state makes its attempt
-    anew on the facts that it has. Calls that failed are made again. A run has one retry: what is retried is the last
+    anew on the facts that it has. Calls that failed are made again. A run has one retry: retried is always the last
     run in its chain of retries, which `machine runs` shows. The cleanup of the failed run is not undone, and the
     new run has its own.
 

@@ -37,9 +37,11 @@ from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier, runn
 from machine.io.preview_io import PreviewIo, PreviewLog
 from machine.io.request_identity import RequestRules
 from machine.io.transport import Transport, Transports
+from machine.kernel.cleanup import failure_of
 from machine.kernel.context import Context
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
+from machine.kernel.retry_and_skip import SKIP_REASON
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.state_history import StateStatus
 from machine.plan import Graph, Plan
@@ -149,7 +151,9 @@ async def dry_run(
     skipped = [
         graph.states[state_id]
         for state_id in graph.order
-        if state_id in bases and graph.states[state_id].meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+        if state_id in bases
+        and graph.states[state_id].meta.side_effects is SideEffects.APPLY_SIDE_EFFECT
+        and not _is_idle(graph, history, state_id)
     ]
     effects: list[DryEffect] = []
     if skipped:
@@ -170,12 +174,18 @@ async def dry_run(
     )
 
 
+def _is_idle(graph: Graph, history: History, state_id: str) -> bool:
+    """Say whether a cleanup state would have done nothing in a run that ended as this one."""
+    reason = history.states[state_id].reason or ""
+    return state_id in graph.cleanup and not reason.startswith(SKIP_REASON)
+
+
 def _state(state_id: str, history: History) -> DryState:
     state = history.states.get(state_id)
     if state is None:
         return DryState(state_id, "not reached", f"the run ended before it: {history.status}")
     if state.status is StateStatus.SKIPPED:
-        return DryState(state_id, "skip", state.reason or "")
+        return DryState(state_id, "run" if state.attempts else "skip", state.reason or "")
     if state.status is StateStatus.SUSPENDED:
         waits = [each.begun for each in history.open_waits.by_key.values() if each.begun.state_id == state_id]
         return DryState(
@@ -274,7 +284,13 @@ class _Previews:
             with anyio.move_on_after(timeout) as scope.limit:
                 with called_by(io):
                     await self.runner.call(
-                        scope, state.callee, ctx, io, Recorder(scope), plain=state.blocking
+                        scope,
+                        state.callee,
+                        ctx,
+                        io,
+                        Recorder(scope),
+                        plain=state.blocking,
+                        failure=failure_of(self.history),
                     )
                 return "the handler came to its end without an effect"
             return f"it cannot be known: the handler took longer than its timeout, {timeout:g} s"

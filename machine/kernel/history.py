@@ -164,7 +164,7 @@ class History:
         """Begin an attempt; return True for one that was suspended and goes on."""
         seq, state_id, base = entry.seq, event.state_id, event.base_snapshot_id
         if (
-            self.open and len(self.open) >= (1 if self._one_by_one else self.max_concurrency or 1)
+            self.open and len(self.open) >= (1 if self.one_by_one else self.max_concurrency or 1)
         ) or state_id in self.open:
             text = f"{state_id} begins while {self._open_one} is open"
             raise LogError(seq, text, code=Code.LOG_ATTEMPT_OPEN)
@@ -177,7 +177,7 @@ class History:
         goes_on = state.status is StateStatus.SUSPENDED and not state.anew
         number = state.attempts - goes_on
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
-        due = self.checkpoint if self._one_by_one else state.base_snapshot_id
+        due = self.checkpoint if self.one_by_one else state.base_snapshot_id
         log_rules.check_entered(seq, event, number, due)
         if state.attempts:
             state.status = StateStatus.OPEN
@@ -203,7 +203,7 @@ class History:
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
         if event.not_taken is not None:
             state.not_taken, self.branched = event.not_taken, True
-        if self._one_by_one:
+        if self.one_by_one:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
         if self.open_waits.by_key:
@@ -228,7 +228,7 @@ class History:
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
         seq = entry.seq
-        if self._one_by_one:
+        if self.one_by_one:
             self._no_open_attempt(seq, "skips a state")
         state = self.states.get(event.state_id)
         if state is None:
@@ -340,7 +340,7 @@ class History:
         self.open_waits.by_key.clear()
 
     @property
-    def _one_by_one(self) -> bool:
+    def one_by_one(self) -> bool:
         """True where one state follows another, each on what the last one has left."""
         return self.max_concurrency is None or self.cleanup is not None
 
@@ -367,7 +367,7 @@ class History:
             self._become(seq, RunStatus(event.status))
         else:  # a cleanup that is cancelled may have been suspended
             self.status = RunStatus(event.status)
-        if self._one_by_one and event.final_snapshot_id not in {None, self.checkpoint}:
+        if self.one_by_one and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.open_waits.by_key.clear()
