@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Code(StrEnum):
@@ -93,6 +94,8 @@ class Code(StrEnum):
     FACT_AMBIGUOUS = "fact_ambiguous"
     INVOCATION_CONFLICT = "invocation_conflict"
     INVALID_INVOCATION_KEY = "invalid_invocation_key"
+    INVALID_LABEL = "invalid_label"
+    INVALID_WORKER_NAME = "invalid_worker_name"
     HANDLER_ERROR = "handler_error"
     WORKER_DIED = "worker_died"
     PROGRAM_LEFT = "program_left"
@@ -221,3 +224,15 @@ class Code(StrEnum):
     BUNDLE_NOT_READABLE = "bundle_not_readable"
     BUNDLE_KEY_NEEDED = "bundle_key_needed"
     BUNDLE_KEY_WRONG = "bundle_key_wrong"
+
+
+STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
+"""Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
+
+CUT_CODES: Final = STOPPED_CODES | {
+    str(Code.STATE_TIMEOUT),
+    str(Code.RUN_CANCELLED),
+    str(Code.LIMIT_EXCEEDED),
+    str(Code.ATTEMPT_SUSPENDED),
+}
+"""Error codes of interrupted attempts, as opposed to failed ones."""

@@ -7,17 +7,22 @@ writes what `canonical` writes of their JSON, and reads only that; `codec` does 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from machine import canonical
-from machine.events import Entry, Event, FactRecorded, FactValue, StateCompleted, StateEntered
+from machine.events import DRIVER, Entry, Event, FactRecorded, FactValue, StateCompleted, StateEntered
 
 _NUMBER: Final = rb"(0|[1-9][0-9]{0,14})"
 _HASH: Final = rb'"([0-9a-f]{64})"'
 _NAME: Final = rb'"([a-z0-9_.]+)"'
-_INFO: Final = rb',"info":\{"run_id":"([0-9a-f-]+)","ts_millis":%b\},"seq":%b\}' % (_NUMBER, _NUMBER)
+_DRIVER: Final = rb'(?:"driver":"([a-zA-Z0-9_.: -]+)",)?'
+_INFO: Final = rb',"info":\{%b"run_id":"([0-9a-f-]+)","ts_millis":%b\},"seq":%b\}' % (
+    _DRIVER,
+    _NUMBER,
+    _NUMBER,
+)
 
 _STEP: Final = re.compile(
     rb'\{"event":(\{(?:"attempt":%b,"base_snapshot_id":%b,"state_id":%b,"type":"state_entered"'
@@ -76,13 +81,13 @@ def read(seq: int, data: bytes) -> Entry | None:
     """Return the entry that stored bytes at `seq` are, if they are one of these in its spelling, else None."""
     event: Event
     if (step := _STEP.fullmatch(data)) is not None:
-        body, attempt, base, entered, after, completed, run, ts, claimed = step.groups()
+        body, attempt, base, entered, after, completed, driver, run, ts, claimed = step.groups()
         if attempt is not None:
             event = StateEntered(entered.decode(), int(attempt), base.decode())
         else:
             event = StateCompleted(completed.decode(), after.decode())
     elif (fact := _FACT.fullmatch(data)) is not None:
-        body, attempt, *names, run, ts, claimed = fact.groups()
+        body, attempt, *names, driver, run, ts, claimed = fact.groups()
         key, namespace, payload, digest, state = [name.decode() for name in names]
         event = FactRecorded(key, namespace, digest, FactValue(payload), state, int(attempt))
     else:
@@ -90,4 +95,7 @@ def read(seq: int, data: bytes) -> Entry | None:
     if int(claimed) != seq:
         return None
     run_id, ts_millis = run.decode(), int(ts)
-    return Entry(seq, event, body, run_id, ts_millis, {"run_id": run_id, "ts_millis": ts_millis})
+    info: dict[str, Any] = {"run_id": run_id, "ts_millis": ts_millis}
+    if driver is not None:
+        info[DRIVER] = driver.decode()
+    return Entry(seq, event, body, run_id, ts_millis, info)

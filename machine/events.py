@@ -15,20 +15,10 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 import attrs
 
 from machine.envelope import chain_next, seal  # noqa: F401 - their former home is here
+from machine.error_codes import CUT_CODES
 from machine.errors import Code, ErrorInfo
 from machine.ids import CALL_KEY
 from machine.waits import Wait
-
-STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
-"""Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
-
-CUT_CODES: Final = STOPPED_CODES | {
-    str(Code.STATE_TIMEOUT),
-    str(Code.RUN_CANCELLED),
-    str(Code.LIMIT_EXCEEDED),
-    str(Code.ATTEMPT_SUSPENDED),
-}
-"""Error codes of interrupted attempts, as opposed to failed ones."""
 
 MAX_INLINE_PAYLOAD: Final = 16 * 1024
 """The largest number of canonical bytes of a domain event's inline payload; a larger one becomes an artifact."""
@@ -259,6 +249,15 @@ class WaitBegun:
     state_id: str
     attempt: int
 
+
+DRIVER: Final = "driver"
+"""Name in the info of `state_entered` for whoever drives the attempt: HOST:PID, and the name of a worker."""
+
+REASON: Final = "reason"
+"""Name in the info of the `run_completed` of a cancelled run for the reason that was given."""
+
+CANCELLED_BY: Final = "cancelled_by"
+"""Name in the same info for who asked for it."""
 
 INBOX_SEEN: Final = "inbox_seen"
 """Name in the info of `run_suspended` for the number of the last message that was read, as text."""

@@ -24,6 +24,7 @@ from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
 from machine.model_prices import spending_of
 from machine.plan_checks import by_tag, check_cleanup, check_key
+from machine.plan_input import input_class
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.recorded_clients import Chosen, clients_of
 from machine.state import (
@@ -119,6 +120,7 @@ class Plan:
     run keeps what its plan said when it began. `clients` names libraries whose clients are recorded in the handlers
     of this plan, such as `"requests"`, without a change of the code that uses them. `usage` names interfaces of
     models (`"openai"`, `"anthropic"`) whose answers say what was spent, and `prices` what each costs (`Price`).
+    `input` is a class that the input of each run is checked against: of attrs, a dataclass or a model of pydantic.
     """
 
     def __init__(
@@ -134,16 +136,14 @@ class Plan:
         clients: Iterable[Chosen] = (),
         usage: Iterable[str] = (),
         prices: Mapping[str, Any] | None = None,
+        input: type | None = None,  # noqa: A002 - the name that it has in `run`
     ) -> None:
         self.op_id = str(OpId(op_id))
         if not isinstance(version, str) or not version or not version.isprintable():
             raise PlanError(f"the version of plan {op_id!r} must be a non-empty string, not {version!r}")
         self.version = version
-        for name, value, kind in (
-            ("transports", transports, Mapping),
-            ("catalogue", catalogue, Catalogue),
-            ("ignore", ignore, Ignore),
-        ):
+        given = {"transports": transports, "catalogue": catalogue, "ignore": ignore}
+        for (name, value), kind in zip(given.items(), (Mapping, Catalogue, Ignore), strict=True):
             if value is not None and not isinstance(value, kind):
                 raise PlanError(f"{name} of plan {op_id!r} must be a {kind.__name__}, not {value!r}")
         self.transports: Mapping[str, Any] = dict(transports or {})
@@ -154,6 +154,7 @@ class Plan:
         except UsageError as exc:
             raise PlanError(f"plan {op_id!r}: {exc.message}", hint=exc.hint) from exc
         self.spending = spending_of(usage, prices, op_id)
+        self.input = input_class(input, op_id)
         self._states: dict[str, PlanState] = {}
         self._edges: list[tuple[str, str]] = []
         self._graph: Graph | None = None
@@ -318,10 +319,6 @@ def _shape(states: Mapping[str, PlanState], edges: tuple[tuple[str, str], ...]) 
     }
 
 
-def _packed(shape: bytes) -> tuple[bytes, int]:
-    return zlib.compress(shape, 1), len(shape)
-
-
 def _validated(plan: Plan) -> Graph:
     states = plan._states  # noqa: SLF001 - the other half of the class, to which nothing is added any more
     if not states:
@@ -350,7 +347,7 @@ def _validated(plan: Plan) -> Graph:
         ordered,
         order,
         canonical.artifact_id(shape),
-        _packed(shape),
+        (zlib.compress(shape, 1), len(shape)),
         {state_id: states[state_id].meta.run for state_id in order if states[state_id].meta.cleanup},
     )
 
@@ -378,7 +375,8 @@ def recorded_graph(shape_bytes: bytes) -> Graph:
     metas, edges = parts_of(shape)
     order = order_of(shape)
     cleanup = {state_id: RunsOn(metas[state_id]["run"]) for state_id in order if "run" in metas[state_id]}
-    return Graph("", "", {}, tuple(edges), order, plan_id, _packed(shape_bytes), cleanup)
+    packed = zlib.compress(shape_bytes, 1), len(shape_bytes)
+    return Graph("", "", {}, tuple(edges), order, plan_id, packed, cleanup)
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:

@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 
 import machine
-from machine import RunConfig, new_run_id, open_store, replay, resume, run, verify
-from machine.config import FanOutJoin, Sequential
+from machine import RunConfig, codec, new_run_id, open_store, replay, resume, run, verify
+from machine.config import FanOutJoin, Limits, Sequential
 from machine.io.files import FileTransport
 from machine.io.request_fields import pack
 from machine.io.transport import BaseTransport
+from machine.kernel.history import fold
+from machine.policy import read_policy
 from machine.testing import crash_matrix
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
@@ -678,3 +680,51 @@ def test_a_trip_that_fails_is_killed_everywhere_and_cancelled_all_the_same(trip)
         module.plan, input=desk("car"), faults=["killed_before_append", "killed_after_return"]
     )
     assert matrix.safe, matrix.render()
+
+
+# -- the research agent ----------------------------------------------------------------------------------------
+
+AGENT = EXAMPLES / "research_agent.py"
+
+
+def usage_of(store, run_id):
+    return fold(codec.decode_entry(event.seq, event.data) for event in store.read_range(run_id)).usage
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked", "used"),
+    [
+        ({}, 6, (2100, 300, "0.006375")),
+        ({"tokens": 1200}, 4, (1000, 200, "0.00375")),  # reached exactly
+        ({"tokens": 1000}, 4, (1000, 200, "0.00375")),
+        ({"cost": "0.002"}, 3, (600, 150, "0.002625")),
+        ({"tokens": 1}, 1, (100, 50, "0.00075")),
+    ],
+)
+def test_the_agent_stops_at_its_budget_and_its_cost_is_right(monkeypatch, limits, asked, used):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    example = load(AGENT)
+    with open_store("memory://") as store:
+        with example.model() as server:
+            given = {"base_url": server.address, "question": "What?"}
+            result = run(example.plan, input=given, store=store, config=RunConfig(limits=Limits(**limits)))
+            assert server.paths.count("/v1/chat/completions") == asked
+            assert server.paths.count("/reports") == (not limits)
+        assert result.status == ("limit_exceeded" if limits else "completed"), result.error
+        usage = usage_of(store, result.run_id)
+        assert (usage.input_tokens, usage.output_tokens, usage.of("cost")) == used
+        assert replay(result.run_id, plan=example.plan, store=store).identical
+
+
+def test_the_policy_of_the_agent_asks_before_the_report_is_sent(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    example, path = load(AGENT), AGENT.with_suffix(".toml")
+    config = RunConfig(policy=read_policy(path, path.read_bytes()))
+    with open_store("memory://") as store, example.model() as server:
+        given = {"base_url": server.address, "question": "What?"}
+        result = run(example.plan, input=given, store=store, config=config)
+        assert (result.status, server.paths.count("/reports")) == ("suspended", 0)
+        machine.approve(result.run_id, store=store)
+        result = resume(result.run_id, plan=example.plan, store=store)
+        assert (result.status, server.paths.count("/reports")) == ("completed", 1)
+        assert replay(result.run_id, plan=example.plan, store=store).identical

@@ -95,6 +95,10 @@ COMMANDS: Final = {
     "schedule resume": ("machine.cli.schedule:resume", "Let a paused schedule start runs again."),
     "schedule remove": ("machine.cli.schedule:remove", "Delete a schedule; its runs stay."),
     "schedule run": ("machine.cli.schedule:run", "Start the runs of schedules when they are due."),
+    "policy check": (
+        "machine.cli.policy:check",
+        "Try a policy on the calls of a recorded run, before it is in force.",
+    ),
     "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
     "torture": (
         "machine.cli.torture:torture",
@@ -105,6 +109,7 @@ COMMANDS: Final = {
 
 GROUPS: Final = {
     "golden": "Work on the files of golden runs.",
+    "policy": "Try rules for calls.",
     "schedule": "Start plans at set times.",
     "secrets": "Replace or delete the keys that secrets are stored under.",
 }

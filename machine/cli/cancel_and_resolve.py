@@ -73,6 +73,8 @@ def cancel(
     run: str,
     /,
     *,
+    reason: str | None = None,
+    by: str | None = None,
     timeout: float = 30.0,
     session: Injected,
 ) -> int:
@@ -87,11 +89,15 @@ def cancel(
     ----------
     run
         The run: its id, the beginning of it, or @last.
+    reason
+        Why, for those who look at the run later.
+    by
+        Who asks for it. By default the user of this process.
     timeout
         How many seconds to wait for the process that drives it.
     """
     with session.writing(run) as (store, run_id):
-        result = machine.cancel(run_id, store=store, timeout=timeout)
+        result = machine.cancel(run_id, reason=reason, by=by, store=store, timeout=timeout)
     if session.as_json:
         session.out.json({"run_id": run_id, "status": result.status, "digest": result.digest})
     else:

@@ -19,8 +19,8 @@ from machine.cli.run_and_resume import config_of, input_of
 from machine.cli.state_text import short_state
 from machine.doctor import Diagnosis, examine_plan, examine_recording
 from machine.doctor.checks import REPLAYS
+from machine.doctor.family import export_family
 from machine.errors import UsageError
-from machine.recordings.bundle import export_to
 from machine.recordings.bundle_line_reader import is_bundle
 
 _RUN: Final = re.compile(r"@last|[0-9a-fA-F]{6,8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{0,12}){1,4}")
@@ -77,7 +77,7 @@ def doctor(
             with session.reading(what) as (store, run_id), tempfile.TemporaryDirectory() as place:
                 found = session.load_recorded(store, run_id, target).target
                 bundle = Path(place, "bundle.run")
-                export_to(run_id, bundle, store=store)
+                export_family(run_id, bundle, store=store)
                 diagnosis = examine_recording(
                     bundle, found, replays=replays, timeout=timeout, progress=progress
                 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from machine.cli.command_session import Injected
+from machine.cli.command_session import Flag, Injected
 from machine.cli.output import Cell, clean, short
 from machine.cli.state_text import short_state
+from machine.errors import Code, UsageError
+from machine.input_schema import schema_of, words_of
 from machine.plan import Graph
 from machine.state import PlanState
 
@@ -19,9 +22,10 @@ def plan(
     /,
     *,
     format: Annotated[Literal["table", "mermaid", "dot", "json"], Parameter(name="--format")] = "table",  # noqa: A002
+    schema: Flag = False,
     session: Injected,
 ) -> int:
-    """Show a plan's validated graph.
+    """Show a plan's validated graph, and the input that it takes.
 
     States are in the order in which they run. Nothing is run and no store is needed.
 
@@ -31,10 +35,22 @@ def plan(
         The plan: package.module:plan or path/file.py:plan. `:plan` may be left out when there is only one.
     format
         A table, a Mermaid flowchart, a Graphviz digraph, or JSON.
+    schema
+        Print the JSON schema of the input instead, of a plan that has a class for it.
     """
-    graph = session.load(target).plan.graph
+    found = session.load(target).plan
+    graph, takes = found.graph, None if found.input is None else schema_of(found.input)
+    if schema:
+        if takes is None:
+            raise UsageError(
+                f"plan {graph.op_id} takes any JSON object: it has no class for its input",
+                hint="declare one: Plan(..., input=Order)",
+                code=Code.USAGE,
+            )
+        session.out.json(takes) if session.as_json else session.out.document(takes)
+        return 0
     if session.as_json or format == "json":
-        session.out.json(_as_json(graph))
+        session.out.json({**_as_json(graph), "input": takes})
         return 0
     match format:
         case "mermaid":
@@ -49,7 +65,27 @@ def plan(
             session.out.line()
             rows = [_row(graph, index) for index in range(len(graph.order))]
             session.out.table(["#", "STATE", "AFTER", "EFFECTS", "TRIES", "TIMEOUT", "TAGS"], rows)
+            if takes is not None:
+                _print_input(session, takes)
     return 0
+
+
+def _print_input(session: Injected, schema: Mapping[str, Any]) -> None:
+    required = schema.get("required", [])
+    session.out.line()
+    session.out.table(
+        ["INPUT", "TYPE", "DEFAULT"],
+        [
+            (
+                clean(name),
+                clean(words_of(field)),
+                "required"
+                if name in required
+                else clean(json.dumps(field.get("default"), ensure_ascii=False)),
+            )
+            for name, field in schema.get("properties", {}).items()
+        ],
+    )
 
 
 def _before(graph: Graph, state_id: str) -> list[str]:

@@ -57,6 +57,8 @@ class _UnderWay:
 class Progress(Reporter):
     """A reporter that counts entries and prints nothing."""
 
+    in_any_thread = True
+
     def __init__(self) -> None:
         self.run_id: str | None = None
         self.recorded = 0

@@ -22,6 +22,7 @@ from machine.errors import Code, ConfigError, MachineError, PlanError, UsageErro
 from machine.exception_causes import error_json
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.plan import Plan
+from machine.policy import NO_POLICY, Policy
 from machine.stores.base import Store
 from machine.stores.lease import lease_is_held
 from machine.termination import Terminated
@@ -39,6 +40,7 @@ def resume_all(
     allow_plan_change: bool,
     allow_code_change: bool,
     lease: float,
+    policy: Policy,
     jobs: int | None,
     quiet: bool,
 ) -> int:
@@ -53,7 +55,9 @@ def resume_all(
         return Exit.OK
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        return report.of(Resuming(session, target, allow_plan_change, allow_code_change, lease), items, jobs)
+        return report.of(
+            Resuming(session, target, allow_plan_change, allow_code_change, lease, policy), items, jobs
+        )
     except (KeyboardInterrupt, Terminated) as exc:
         command = session.command("resume", "--all")
         cancelled = Cancelled(
@@ -123,6 +127,7 @@ class Resuming(WithPlan):
     allow_plan_change: bool = False
     allow_code_change: bool = False
     lease: float = LEASE_SECONDS
+    policy: Policy = NO_POLICY
 
     def done(
         self, store: Store, run_id: str, plan: Plan, reporter: progress.Progress
@@ -136,6 +141,7 @@ class Resuming(WithPlan):
                 allow_plan_change=self.allow_plan_change,
                 allow_code_change=self.allow_code_change,
                 lease=self.lease,
+                policy=self.policy,
                 reporter=reporter,
             )
         exit_code = RUN_EXITS.get(result.status, Exit.FAILED)

@@ -30,6 +30,7 @@ from machine.cli.dry_run_report import DryReport
 from machine.cli.facts_from import Answering
 from machine.cli.json_arguments import json_object, regular_bytes
 from machine.cli.output import on_terminal
+from machine.cli.policy import PolicyFile, policy_of
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.new_run_id import new_run_id
@@ -39,6 +40,7 @@ from machine.engine.run_result import RunResult
 from machine.errors import Code, CodecError, ConfigError, UsageError
 from machine.ids import ContextKey
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
+from machine.labels import parsed
 from machine.limits import limits_of
 
 Undriven: TypeAlias = Annotated[
@@ -78,7 +80,9 @@ def run(
     concurrency: int | None = None,
     on_failure: OnFailure | None = None,
     limit: LimitOption = (),
+    policy: Path | None = None,
     invocation_key: str | None = None,
+    label: Repeated = (),
     lease: float = LEASE_SECONDS,
     wait: Wait = None,
     dry_run: Flag = False,
@@ -110,9 +114,13 @@ def run(
     on_failure
         What happens to running states when another has failed finally: finish (the default) lets them end,
         cancel interrupts them. No further state begins.
+    policy
+        A TOML file with rules that allow, deny or ask for calls, which are recorded with the run.
     invocation_key
         Start at most one run with this key: a repeated command with the same key waits for that run, continues
         it if its process is gone, and prints its result.
+    label
+        A label of the run, NAME=VALUE: `machine runs --label` finds it by that. May be given more than once.
     lease
         How many seconds the lease of this process lasts for drivers on other machines or in other containers,
         which cannot see whether it is alive. Longer than any handler blocks the interpreter.
@@ -129,11 +137,14 @@ def run(
         raise UsageError("a dry run makes its calls itself", hint="leave out --dry-run or --facts-from")
     if limit:
         chosen = attrs.evolve(chosen, limits=limits_of(limit, chosen.limits))
+    if policy is not None:
+        chosen = attrs.evolve(chosen, policy=policy_of(policy))
     if undeclared_io is not None:
         chosen = attrs.evolve(chosen, undeclared_io=undeclared_io)
     if paranoid:
         chosen = attrs.evolve(chosen, paranoid=True)
     chosen = attrs.evolve(chosen, execution_mode=_mode(chosen.execution_mode, concurrency, on_failure))
+    labels = parsed(label)
     params, waiting = input_of(input), (in_advance or InAdvance()).arguments()
     run_id = str(new_run_id())
     if session.store_url.startswith("memory:"):
@@ -153,6 +164,7 @@ def run(
             config=chosen,
             run_id=run_id,
             invocation_key=invocation_key,
+            labels=labels,
             reporter=reporter,
             target=loaded.target,
             lease=lease,
@@ -192,6 +204,7 @@ def resume(
     allow_plan_change: Flag = False,
     allow_code_change: Flag = False,
     lease: float = LEASE_SECONDS,
+    policy: PolicyFile = None,
     wait: Wait = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -239,11 +252,13 @@ def resume(
             allow_plan_change=allow_plan_change,
             allow_code_change=allow_code_change,
             lease=lease,
+            policy=policy_of(policy),
             jobs=jobs,
             quiet=quiet,
         )
     if jobs is not None:
         raise UsageError("--jobs is for many runs, and this is one", hint="leave it out, or --all for RUN")
+    own = policy_of(policy)
     with session.writing(run) as (store, run_id):
         loaded = session.load_recorded(store, run_id, target)
         status = store.run_row(run_id).status
@@ -261,6 +276,7 @@ def resume(
                 allow_code_change=allow_code_change,
                 reporter=reporter,
                 lease=lease,
+                policy=own,
                 wait=seconds_to_wait(session, wait),
             )
             return result, None

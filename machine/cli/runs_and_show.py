@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from machine import codec
+from machine.cli.answer_text import answers_of, tell_answers
 from machine.cli.child_text import child_of, tell_children
-from machine.cli.command_session import Injected, RunOrBundle, Session, names_bundle
+from machine.cli.command_session import Injected, Repeated, RunOrBundle, Session, names_bundle
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
@@ -23,7 +24,7 @@ from machine.engine.recorded_answers import facts_from
 from machine.engine.retry_chain import retried_by, retry_of
 from machine.engine.run_reader import PastRun, parent_of, skipped_in
 from machine.errors import Code, ErrorInfo, UsageError
-from machine.events import EffectIntended
+from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEntered
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.cleanup import error_of
 from machine.kernel.retry_and_skip import fork_point
@@ -31,6 +32,7 @@ from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of
+from machine.labels import LABELS, labels_in, parsed
 from machine.stores.base import Message
 from machine.waits import EffectWait
 
@@ -43,6 +45,7 @@ def runs(
     *,
     status: str | None = None,
     op: str | None = None,
+    label: Repeated = (),
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
     session: Injected,
 ) -> int:
@@ -57,6 +60,8 @@ def runs(
         limit_exceeded. An unfinished run that nobody drives is interrupted.
     op
         Only runs of this op.
+    label
+        Only runs with this label, NAME=VALUE. Given more than once, with all of them.
     limit
         How many at most.
     """
@@ -65,21 +70,32 @@ def runs(
         raise UsageError(
             f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
         )
+    wanted = parsed(label)
     with session.open_store() as store:
-        page = store.list_runs(status=status, op=op, limit=limit)
+        page = store.list_runs(status=status, op=op, labels=wanted, limit=limit)
         skipped = {row.run_id: skipped_in(store, row) for row in page.rows}
     if session.as_json:
-        told = [
-            {**row._asdict(), "skipped": skipped[row.run_id], "retry_of": retried_by(row.invocation_key)}
+        rows = [
+            {
+                **row._asdict(),
+                LABELS: labels_in(row.labels),
+                "skipped": skipped[row.run_id],
+                "retry_of": retried_by(row.invocation_key),
+            }
             for row in page.rows
         ]
-        session.out.json({"runs": told, "more": page.cursor is not None})
+        session.out.json({"runs": rows, "more": page.cursor is not None})
         return 0
     if not page.rows:
-        session.note("note", "there is no such run" if status or op else "there are no runs yet")
+        session.note("note", "there is no such run" if status or op or wanted else "there are no runs yet")
         return 0
+    labelled = any(row.labels for row in page.rows)
     session.out.table(
-        ["RUN", "STATUS", "EVENTS", "STARTED", "OP", *([""] if _has_notes(page.rows, skipped) else [])],
+        [
+            *("RUN", "STATUS", "EVENTS", "STARTED", "OP"),
+            *(["LABELS"] if labelled else []),
+            *([""] if _has_notes(page.rows, skipped) else []),
+        ],
         [
             (
                 row.run_id[:_RUN_PREFIX],
@@ -87,6 +103,7 @@ def runs(
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
                 clean(row.op_id),
+                *([_labels_text(labels_in(row.labels))] if labelled else []),
                 *([_notes_of(row, skipped)] if _has_notes(page.rows, skipped) else []),
             )
             for row in page.rows
@@ -119,6 +136,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
         retried = None if names_bundle(run) else retry_of(store, run_id)
+        answers = answers_of(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
         )
@@ -130,11 +148,13 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
             "retried_as": retried,
+            "answers": answers,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
         tell_children(session, children)
+        tell_answers(session, answers)
         _print_waits(session, waits, kept)
         if not log.history.final:
             word, name = ("import", run) if names_bundle(run) else ("resume", log.run_id)
@@ -171,6 +191,12 @@ def _as_json(
                 "trace": times.trace if times else None,
             }
         )
+    drivers = {
+        entry.event.state_id: entry.info.get(DRIVER)
+        for entry in log.entries
+        if isinstance(entry.event, StateEntered)
+    }
+    states = [{**state, DRIVER: drivers.get(str(state["state_id"]))} for state in states]
     found = error_of(history)
     error = None if found is None else error_json(found)
     return {
@@ -187,12 +213,15 @@ def _as_json(
         "facts_from": facts_from(log.entries[0]),
         "started_ms": log.entries[0].ts_millis,
         "updated_ms": log.entries[-1].ts_millis,
+        "labels": labels_in(log.entries[0].info.get(LABELS)),
         "input": manifest.input_params,
         "config": codec.to_json(manifest.run_config),
         "provenance": codec.to_json(built) if built else None,
         "used": used_json(history.usage),
         "states": states,
         "error": error,
+        REASON: log.entries[-1].info.get(REASON),
+        CANCELLED_BY: log.entries[-1].info.get(CANCELLED_BY),
         "fork_at": fork_point(history),
         "uncertain": [
             {"seq": _seq_of(log, key), **codec.event_to_json(log.history.uncertain[key])}
@@ -223,10 +252,13 @@ def _print(
         ("digest", short(log.digest)),
         ("started", f"{moment(began, seconds=True)}, {duration(max(ended - began, 0))} to its last event"),
         ("events", str(history.head_seq)),
+        *_cancelled(log),
         *_forked_from(log),
         *used_rows(log.history.usage, manifest.run_config.limits),
         ("input", compact(manifest.input_params, 66)),
     ]
+    if labels := labels_in(log.entries[0].info.get(LABELS)):
+        rows.append(("labels", _labels_text(labels)))
     changed = _changed(manifest.run_config)
     if changed:
         rows.append(("config", compact(changed, 66)))
@@ -287,6 +319,16 @@ def _print_error(out: Output, where: str, error: ErrorInfo) -> None:
     out.line((f"error[{error.code}]", "bold red"), f"{where}: {clean(error.message)}")
     for line in causes_text(error.causes):
         out.line(clean(line))
+
+
+def _cancelled(log: PastRun) -> list[tuple[str, Cell]]:
+    info = log.entries[-1].info
+    rows = (("cancelled", CANCELLED_BY, "by "), ("reason", REASON, ""))
+    return [(word, clean(f"{before}{info[name]}")) for word, name, before in rows if name in info]
+
+
+def _labels_text(labels: Mapping[str, str]) -> str:
+    return clean(" ".join(f"{name}={value}" for name, value in labels.items()))
 
 
 def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:

@@ -14,10 +14,11 @@ import machine
 from machine.cli.command_session import Flag, Injected, Session
 from machine.cli.error_report import Exit
 from machine.cli.output import STYLES, Cell, clean, duration
+from machine.cli.policy import PolicyFile, policy_of
 from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.run_result import RunResult
 from machine.engine.work import CONCURRENCY, GRACE_SECONDS, WorkReporter, WorkResult
-from machine.errors import MachineError, NotFoundError, UsageError
+from machine.errors import Code, MachineError, NotFoundError, UsageError
 from machine.stores.base import Store
 
 Concurrency: TypeAlias = Annotated[
@@ -49,6 +50,8 @@ def work(
     until_idle: Flag = False,
     grace: Grace = GRACE_SECONDS,
     lease: Lease = LEASE_SECONDS,
+    name: str | None = None,
+    policy: PolicyFile = None,
     session: Injected,
 ) -> int:
     """Drive the runs of a store that are due or that nobody drives.
@@ -68,12 +71,14 @@ def work(
         Do what is due now, and end.
     until_idle
         End as soon as nothing is due.
+    name
+        A name for this worker, next to its host and process in the log of what it drives (`machine show --json`).
     """
     if once and until_idle:
         raise UsageError(
             "give --once or --until-idle", hint="--until-idle also does what falls due meanwhile"
         )
-    began, load = time.monotonic(), functools.cache(session.load)
+    began, load, own = time.monotonic(), functools.cache(session.load), policy_of(policy)
     with session.user_code():
         for target in targets:
             load(target, None)  # a wrong one makes no store
@@ -84,8 +89,10 @@ def work(
             concurrency=concurrency,
             once=once,
             until_idle=until_idle,
+            name=name,
             grace=grace,
             lease=lease,
+            policy=own,
             reporter=Lines(session),
             load=load,
         )
@@ -114,6 +121,11 @@ class Lines(WorkReporter):
         if result.error is not None and result.status != "completed":
             cells.append(f"  error[{result.error.code}]: {clean(result.error.message)}")
         self._line(*cells)
+        if result.error is not None and result.error.code == Code.RECOVERY_LIMIT:
+            text = (
+                "a worker drives several runs in one process: what killed it may be a handler of another one"
+            )
+            self._session.note("note", text)
 
     def failed(self, what: str, error: BaseException, *, for_good: bool) -> None:
         """Print on stderr why a run is left alone, or tried again later."""

@@ -112,6 +112,7 @@ def _handshaking(original: Callable[..., Any]) -> Callable[..., Any]:
         head = link_module.head_of(answer, made.protocol.key)
         asyncio.get_running_loop().call_soon(made.data_received, head)
         await original(made, headers, *args, **options)
+        link.begin()
 
     return handshake
 
@@ -143,6 +144,7 @@ async def _call(
 
 def _drop(link: Link) -> None:
     """Leave the real connection, which the recording has closed or the handler has left."""
+    link.end()
     if link.real is not None and link.real.state is not State.CLOSED:
         link.real.transport.abort()
 

@@ -105,6 +105,14 @@ class Link:
         self.real = real
         return {**_response(real.response), "again": True}
 
+    def begin(self) -> None:
+        """Note that the handler has the connection: it cannot be put away before it has closed it."""
+        self.io.open_sessions.add(self)
+
+    def end(self) -> None:
+        """Note that the connection is closed."""
+        self.io.open_sessions.discard(self)
+
     @property
     def lost(self) -> bool:
         """True if a message was sent on the connection of an earlier attempt, which ended with its process."""

@@ -99,6 +99,7 @@ def _opening(original: Callable[..., Any]) -> Callable[..., Any]:
             made.recv_events_thread.join()
             raise
         _wires[made] = _Wire(link, end)
+        link.begin()
         return made
 
     return open_connection
@@ -131,6 +132,7 @@ def _call(
 
 def _drop(link: Link) -> None:
     """Leave the real connection, which the recording has closed or the handler has left."""
+    link.end()
     if link.real is not None and link.real.state is not State.CLOSED:
         link.real.close_socket()
         link.real.recv_events_thread.join()

@@ -19,6 +19,7 @@ from machine.cron.ticks import Tick, instant_text, last_tick
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.errors import Code, UsageError
 from machine.ids import ContextKey, ScheduleName
+from machine.plan_input import checked_input
 from machine.secrets.refused_input import refuse_in_input
 from machine.stores.base import Store
 from machine.stores.schedule import CatchUp, Overlap, Schedule
@@ -54,9 +55,10 @@ def add_schedule(
     """
     ScheduleName(name)
     times_of(cron, tz)
-    params = _checked_input({} if input is None else input)
     policies = _policy(CatchUp, "catch_up", catch_up), _policy(Overlap, "overlap", overlap)
-    found = load(target, directory).target
+    loaded = load(target, directory)
+    params = _checked_input(checked_input(loaded.plan.input, input))
+    found = loaded.target
     now = store.clock()
     schedule = Schedule(name, cron, tz, found, params, *policies, created_ms=now, since_ms=now)
     store.add_schedule(schedule)

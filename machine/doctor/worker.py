@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
 
 from machine import canonical, codec, sync
 from machine.config import RunConfig
+from machine.doctor.family import export_family, opened_family
 from machine.engine.reporter import Reporter
 from machine.errors import MachineError
 from machine.recordings import divergence_text
-from machine.recordings.bundle import export_to, open_bundle
 from machine.stores import open_store
 from machine.target import Loaded, load
 from machine.watch.watch import Undeclared
@@ -63,14 +64,14 @@ def _record(job: Mapping[str, Any], loaded: Loaded, telling: _Telling) -> Mappin
             reporter=telling,
             target=loaded.target,
         )
-        export_to(result.run_id, job["record"], store=store)
+        export_family(result.run_id, Path(job["record"]), store=store)
     return {"run_id": result.run_id, "status": result.status}
 
 
 def _replay(job: Mapping[str, Any], loaded: Loaded, telling: _Telling) -> Mapping[str, Any]:
-    with open_bundle(job["replay"]) as bundle:
+    with opened_family(Path(job["replay"])) as (run_id, store):
         result = sync.replay(
-            bundle.run_id, plan=loaded.plan, store=bundle.store, reporter=telling, undeclared_io="warn"
+            run_id, plan=loaded.plan, store=store, reporter=telling, undeclared_io="warn", deep=True
         )
     divergence = result.divergence
     return {

@@ -7,7 +7,6 @@ written here.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import attrs
 from machine import canonical
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.cancel_reason import user_here
 from machine.engine.children import wake_parents
 from machine.engine.deliver import deliver
 from machine.engine.end_cancelled import operator_log
@@ -174,17 +174,9 @@ def _decision(by: str | None, comment: str | None, value: Any, *, approved: bool
     for what, text in (("by", by), ("the comment", comment)):
         if text is not None and not (isinstance(text, str) and 1 <= len(text) <= _LONGEST_TEXT):
             raise UsageError(f"{what} is a text of 1 to {_LONGEST_TEXT} characters")
-    decision = {"approved": approved, "by": by or _user(), "comment": comment, "value": value}
+    decision = {"approved": approved, "by": by or user_here(), "comment": comment, "value": value}
     canonical.encode(decision)
     return decision
-
-
-def _user() -> str | None:
-    """Return the name of the user who runs this process, None where it has none."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # the last two before Python 3.13
-        return None
 
 
 async def _decide(

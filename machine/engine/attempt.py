@@ -22,7 +22,7 @@ from machine.engine.handler_runner import HandlerRunner
 from machine.engine.reconcile import reconcile
 from machine.engine.recorder import Recorder
 from machine.engine.stop_signal import Control
-from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier
+from machine.io.attempt_scope import AttemptScope, RunScope
 from machine.io.child_runs import Children
 from machine.io.handler_tasks import BEGUN
 from machine.io.parked_tasks import end_of_tasks
@@ -30,6 +30,7 @@ from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.run_controls import RunControls
+from machine.io.settle_barrier import SettleBarrier
 from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.cleanup import failure_of

@@ -12,13 +12,14 @@ from anyio.lowlevel import EventLoopToken
 from machine.engine.output_writer import comes_in_pieces, pieces_from
 from machine.engine.recorder import Recorder
 from machine.io.blocking_io import Blocking
+from machine.io.lent_work import LentWork, handed_to_loop
 
 
 class BlockingRecorder(Blocking):
     """A recorder for one worker thread, in which an iterator that makes an artifact runs too."""
 
-    def __init__(self, target: Recorder, token: EventLoopToken) -> None:
-        super().__init__(target, token)
+    def __init__(self, target: Recorder, token: EventLoopToken, lent: LentWork | None = None) -> None:
+        super().__init__(target, token, lent)
         self._recorder = target
 
     def artifact(self, name: str, data: Any, kind: str = "output") -> str:
@@ -31,7 +32,9 @@ class BlockingRecorder(Blocking):
             form = "pieces"
         else:
             form = loop(functools.partial(writer.value, data))
-        return from_thread.run(functools.partial(recorder.end_artifact, writer, form), token=self._token)
+        with handed_to_loop(self._lent):
+            return from_thread.run(functools.partial(recorder.end_artifact, writer, form), token=self._token)
 
     def _on_loop(self, call: Callable[[], Any]) -> Any:
-        return from_thread.run_sync(call, token=self._token)
+        with handed_to_loop(self._lent):
+            return from_thread.run_sync(call, token=self._token)

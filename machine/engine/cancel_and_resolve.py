@@ -10,12 +10,13 @@ from machine import canonical
 from machine.config import RunManifest
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.cancel_reason import CANCEL, cancel_message, without_secrets
 from machine.engine.end_cancelled import end_cancelled, operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
 from machine.engine.moved_runs import refuse_moved
 from machine.engine.plan_change import recorded_shape
 from machine.engine.reporter import Reporter
-from machine.engine.run_keeper import CANCEL, LEASE_SECONDS, keeper_of, lease_ms_of
+from machine.engine.run_keeper import LEASE_SECONDS, keeper_of, lease_ms_of
 from machine.engine.run_result import RunResult, result_of
 from machine.errors import Code, ConcurrencyError, RunError, UsageError
 from machine.io.effect_resolution import Happened, NotDone, resolution
@@ -93,21 +94,31 @@ def _waited_for(history: History, key: str) -> str:
 
 
 @with_default_store()
-async def cancel(run_id: str, *, store: Store = DEFAULT_STORE, timeout: float = 30.0) -> RunResult:  # noqa: ASYNC109 - how long a driver elsewhere may take
+async def cancel(
+    run_id: str,
+    *,
+    reason: str | None = None,
+    by: str | None = None,
+    store: Store = DEFAULT_STORE,
+    timeout: float = 30.0,  # noqa: ASYNC109 - how long a driver elsewhere may take
+) -> RunResult:
     """Ask a run to end cancelled, and return its result once it has ended.
 
     A run with cleanup states does these first. One that nobody drives is left to whoever resumes it (`running`),
     and one whose cleanup waits is `suspended`. A cancel of a run whose cleanup has begun ends it without the rest.
+    The log has the `reason`, and `by` whom, otherwise the user of this process; secrets in them are replaced.
 
     The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises
     `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `run_moved` when it goes
     on elsewhere, `cancel_pending` when its driver has not answered within `timeout` seconds. The request then stays
-    in the inbox, and the next driver obeys it.
+    in the inbox, and the next driver obeys it. `UsageError` for a reason or a name that is no text of 1 to 1024
+    printable characters.
     """
+    asked = cancel_message(reason, by)
     history, _ = run_reader.folded(store, run_id)
     require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
     refuse_moved(store, run_id)
-    store.post(run_id, CANCEL, {})
+    store.post(run_id, CANCEL, without_secrets(asked, _manifest(store, history).run_config.secrets))
     with anyio.move_on_after(timeout):
         while True:
             if store.lease_of(run_id) is None:

@@ -16,7 +16,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.engine import run_reader
-from machine.engine.run_keeper import CANCEL
+from machine.engine.cancel_reason import CANCEL
 from machine.engine.stop_signal import Control
 from machine.errors import Code, ConcurrencyError, ErrorInfo, NotFoundError, RunError
 from machine.events import INBOX_SEEN, Entry, RunSuspended

@@ -21,8 +21,8 @@ import anyio
 from machine.errors import Code, ConcurrencyError
 from machine.events import Artifact
 from machine.ids import RunId
-from machine.io.attempt_scope import running_tasks
 from machine.io.handler_tasks import tasks_made
+from machine.io.settle_barrier import running_tasks
 from machine.stores.base import Store, StoredEvent
 from machine.stores.lease import Lease
 

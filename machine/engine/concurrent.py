@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from machine.engine.in_process_waits import LOOK_SECONDS
 from machine.engine.stop_signal import Control
-from machine.io.attempt_scope import current_task
+from machine.io.settle_barrier import current_task
 from machine.kernel.decisions import AwaitAttempts, Decision, Done, EnterState
 
 

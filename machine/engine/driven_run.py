@@ -6,6 +6,8 @@ The thread is a daemon: a handler that hangs for ever cannot keep a worker that 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
@@ -52,8 +54,9 @@ class DrivenRun:
         self._cancel: Callable[[], object] | None = None
 
     def start(self) -> None:
-        """Begin to drive."""
-        threading.Thread(target=self._live, name=f"machine run {self.key}", daemon=True).start()
+        """Begin to drive, with the context variables of the caller, such as the name of the worker."""
+        live = functools.partial(contextvars.copy_context().run, self._live)
+        threading.Thread(target=live, name=f"machine run {self.key}", daemon=True).start()
 
     def interrupt(self) -> None:
         """Interrupt its attempts, as Ctrl-C does: it can be resumed. Twice is harmless."""

@@ -42,12 +42,13 @@ from machine.events import (
     StateFailed,
 )
 from machine.exception_to_error_info import interrupted, suspended
-from machine.io.attempt_scope import AttemptScope, Payloads, running_tasks
+from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.run_controls import RunControls
+from machine.io.settle_barrier import running_tasks
 from machine.io.transport import Transport
 from machine.kernel.context import Context
 from machine.kernel.decide import decide

@@ -33,9 +33,10 @@ from machine.engine.transports_and_catalogue import Provided
 from machine.errors import Code
 from machine.events import StateSkipped
 from machine.exception_to_error_info import describe
-from machine.io.attempt_scope import AttemptScope, RunScope, SettleBarrier, running_tasks
+from machine.io.attempt_scope import AttemptScope, RunScope
 from machine.io.preview_io import PreviewIo, PreviewLog
 from machine.io.request_identity import RequestRules
+from machine.io.settle_barrier import SettleBarrier, running_tasks
 from machine.io.transport import Transport, Transports
 from machine.kernel.cleanup import failure_of
 from machine.kernel.context import Context
@@ -111,6 +112,7 @@ async def dry_run(
     config: RunConfig | None = None,
     run_id: str | None = None,
     invocation_key: str | None = None,
+    labels: Mapping[str, str] | None = None,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
     reporter: Reporter | None = None,
@@ -137,6 +139,7 @@ async def dry_run(
         config=config,
         run_id=run_id,
         invocation_key=invocation_key,
+        labels=labels,
         transports=transports,
         catalogue=catalogue,
         reporter=reporter,

@@ -6,12 +6,13 @@ One with cleanup states is ended only up to these: whoever drives it next runs t
 from __future__ import annotations
 
 from machine.engine import run_reader
+from machine.engine.cancel_reason import CANCEL
 from machine.engine.children import end_children, tell_parent
 from machine.engine.events_of_decisions import events_of
 from machine.engine.live_run_secrets import looks_through
 from machine.engine.log import LiveLog
 from machine.engine.reporter import Reporter
-from machine.engine.run_keeper import CANCEL, Keeper
+from machine.engine.run_keeper import Keeper
 from machine.io.attempt_scope import Payloads
 from machine.io.running_programs import end_left
 from machine.kernel.cleanup import or_cleanup

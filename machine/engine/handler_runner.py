@@ -13,7 +13,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from time import monotonic
 from typing import Any, Final, Protocol, Self
@@ -206,16 +206,14 @@ class HandlerRunner:
             cancellations = Cancellations(running_loop())
         if not self._looks:
             if plain:
-                return await _in_thread(scope.state.id, callee, ctx, io, third, failure=failure)
+                return await _in_thread(scope, callee, ctx, io, third, failure=failure)
             call = callee.call(ctx, io, third, failure)
             return await HandlerCall(self, scope, cancellations, copy_context(), *call)
         watch = self._watch(scope, callee.function, plain=plain)
         try:
             if plain:
                 with guarded(watch):
-                    returned = await _in_thread(
-                        scope.state.id, callee, ctx, io, third, failure=failure, watch=watch
-                    )
+                    returned = await _in_thread(scope, callee, ctx, io, third, failure=failure, watch=watch)
             else:
                 call = callee.call(ctx, io, third, failure)
                 context = guarded_copy(watch)
@@ -302,7 +300,7 @@ class HandlerRunner:
 
 
 async def _in_thread(
-    state_id: str,
+    scope: AttemptScope,
     callee: Callee,
     ctx: Context,
     io: IoProvider,
@@ -312,17 +310,19 @@ async def _in_thread(
     watch: Watch | None = None,
 ) -> Any:
     token = current_token()
+    scope.lent = lent = io.lends(concurrent=scope.concurrent)
     if isinstance(third, Recorder):
-        third = BlockingRecorder(third, token)
-    call = callee.call(ctx, Blocking(io, token), third, failure)
+        third = BlockingRecorder(third, token, lent)
+    call = callee.call(ctx, Blocking(io, token, lent), third, failure)
     if watch is not None:
         call = (watch.call, *call)
-    result = await call_in_thread(getattr(callee.function, "__name__", "handler"), *call)
+    with nullcontext() if lent is None else lent.lent():
+        result = await call_in_thread(getattr(callee.function, "__name__", "handler"), *call)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
         raise StateError(
-            f"a plain function of {state_id} returned a coroutine",
+            f"a plain function of {scope.state.id} returned a coroutine",
             code=Code.INVALID_OUTCOME,
             hint="declare it with async def",
         )

@@ -13,16 +13,30 @@ from typing import Any, Final, TypeAlias
 
 from machine import canonical, codec
 from machine.engine import sleep_timers
+from machine.engine.cancel_reason import cancelled_for
 from machine.engine.commit_queue import CommitQueue, StandingStill
 from machine.engine.deliver import Inbox, delivery
+from machine.engine.driver_name import driver_name
 from machine.engine.driver_protocols import Outside, Second, TimedOut
 from machine.engine.live_run_secrets import wanted
+from machine.engine.reporter import Reporter
 from machine.engine.stop_signal import Control
 from machine.engine.wall_clock import WallClock
 from machine.envelope import chain_next, seal
 from machine.errors import StoreError
 from machine.event_bytes import spelled
-from machine.events import INBOX_SEEN, Entry, Event, FactRecorded, RunSuspended, StateFailed, WaitBegun
+from machine.events import (
+    DRIVER,
+    INBOX_SEEN,
+    Entry,
+    Event,
+    FactRecorded,
+    RunCompleted,
+    RunSuspended,
+    StateEntered,
+    StateFailed,
+    WaitBegun,
+)
 from machine.io.attempt_scope import Payloads, Timers, stored_seal
 from machine.kernel.decisions import EnterState
 from machine.kernel.history import History
@@ -91,7 +105,10 @@ class LiveLog:
         self.floor_ms = history.open_waits.latest_ms
         """A time that has passed for sure, once a wait was answered: no later event is before it."""
         self._passed_ms = 0
+        self._driver = driver_name()
         self._inbox = Inbox(store, run_id)
+        self.in_any_thread = second is None and secret_check is None and _in_any_thread(on_entry)
+        """True when events may be emitted in any thread, one after another."""
         self.wall: WallClock | None = None
         """The time in which attempts have been open, None where nothing limits it."""
 
@@ -100,12 +117,19 @@ class LiveLog:
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
         now = self._event_ms()
-        if self.wall is None:
-            self._put([(event, now, info) for event in events], payloads)
-        else:
+        if self.wall is not None:
             info = self.wall.stamp(info)
-            self._put([(event, now, info) for event in events], payloads)
+        self._put([(event, now, self._noted(event, info)) for event in events], payloads)
+        if self.wall is not None:
             self.wall.follow()
+
+    def _noted(self, event: Event, info: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return the info of an event, with who drives an attempt, and who cancelled the run and why."""
+        if type(event) is StateEntered:
+            return {DRIVER: self._driver, **(info or {})}
+        if type(event) is RunCompleted and event.status == RunStatus.CANCELLED:
+            return {**cancelled_for(self._store, self._run_id), **(info or {})}
+        return info
 
     def _event_ms(self) -> int:
         return max(time.time_ns() // 1_000_000, self.floor_ms)
@@ -319,3 +343,11 @@ class LiveLog:
     def close(self) -> None:
         """Stop committing. Emitted events that nobody waited for are still written, unless writing failed."""
         self._queue.close()
+
+
+def _in_any_thread(on_entry: Callable[[Entry], None]) -> bool:
+    """Say whether an observer may be called in any thread: one that looks at no entry, or says so."""
+    reporter = getattr(on_entry, "__self__", None)
+    return isinstance(reporter, Reporter) and (
+        reporter.in_any_thread or getattr(on_entry, "__func__", None) is Reporter.entry
+    )

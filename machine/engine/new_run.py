@@ -24,6 +24,7 @@ from machine.ids import STANDARD_TAGS, ContextKey, OpId
 from machine.ignore import Ignore
 from machine.io.attempt_scope import Payloads
 from machine.kernel.snapshot import Snapshot
+from machine.labels import info_of
 from machine.plan import Graph
 from machine.secrets.refused_input import refuse_in_input
 from machine.waits import Wait
@@ -61,6 +62,7 @@ def opening_for(
     invocation_key: str | None,
     *,
     ignore: Ignore,
+    labels: Mapping[str, str] | None = None,
 ) -> Opening:
     """Return what a new run starts from. Raises `UsageError` and `CanonicalError` for its input or invocation key.
 
@@ -87,7 +89,10 @@ def opening_for(
         raise CanonicalError(exc.path.replace("$.input_params", "$"), exc.problem) from None
     refuse_in_input(config.secrets, params)
     built = canonical.encode(codec.to_json(provenance(graph, target)))
-    info = {"provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built)}
+    info = {
+        **info_of(labels, config.secrets),
+        "provenance_id": opening.payloads.add(ArtifactKind.PROVENANCE, built),
+    }
     if invocation_key is not None:
         if not isinstance(invocation_key, str) or not invocation_key or not invocation_key.isprintable():
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import ClassVar
 
 from machine.errors import ConcurrencyError
 from machine.events import Entry
@@ -27,6 +28,12 @@ def unused_text(names: Sequence[str], waits: Sequence[str]) -> str:
 
 class Reporter:
     """An observer of a run. It never influences one: an exception it raises stops the run as a crash would."""
+
+    in_any_thread: ClassVar[bool] = False
+    """True in a class whose `entry` may be called in the threads of plain handlers too, one call after another.
+
+    Otherwise it is called on the event loop, which makes their recorded calls slower.
+    """
 
     def starting(self, run_id: str, graph: Graph) -> None:
         """Report that a run is about to be driven, from its beginning or from where its log ends."""

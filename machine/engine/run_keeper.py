@@ -14,13 +14,11 @@ from typing import Final, Self
 
 import anyio
 
+from machine.engine.cancel_reason import CANCEL
 from machine.engine.stop_signal import Control
 from machine.errors import Code, ConcurrencyError, StoreError, UsageError
 from machine.stores.base import Store
 from machine.stores.lease import MAX_TTL_MS, Driver, Lease, driver_of, owner_here
-
-CANCEL: Final = "cancel"
-"""The kind of message that asks a run to end cancelled."""
 
 LEASE_SECONDS: Final = 15.0
 """Default time of a lease, in seconds, for which it is valid without a renewal."""

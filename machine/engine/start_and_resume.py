@@ -44,6 +44,7 @@ from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
 from machine.kernel.history import History
 from machine.plan import Graph, Plan
+from machine.plan_input import checked_input
 from machine.plan_shape import order_of
 from machine.policy import NO_POLICY, Policy
 from machine.secrets.both_formats import OfRun
@@ -68,6 +69,7 @@ async def run(
     config: RunConfig | None = None,
     run_id: str | None = None,
     invocation_key: str | None = None,
+    labels: Mapping[str, str] | None = None,
     attach: bool = True,
     transports: Transports | None = None,
     catalogue: Catalogue | None = None,
@@ -84,21 +86,22 @@ async def run(
 ) -> RunResult:
     """Start a new run of `plan` and drive it to its end.
 
-    `input` (a JSON object) becomes the initial context; `config` says how to run; `run_id` gives an id made by
-    `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the standard ones, by
-    namespace, and `catalogue` replaces that of the plan; `target` records where the plan came from, for a
-    replay that names no plan. `invocation_key` makes the start idempotent: of all starts with one key, one
-    makes the run, and the others return its result, resuming it if its driver is gone; without `attach` they
-    raise `ConcurrencyError` (`invocation_taken`) at once. `lease` is the number of seconds for which the run
-    stays ours where no other process can check that we are alive: on another machine, or in another container.
-    Set it above the longest time in which a handler may hold the interpreter. `facts_from`, the id of a run or
-    the path of a bundle, answers calls from that recording by state, namespace, request and occurrence; what it
-    does not answer is made, or with `io_mode="replay"` fails with `missing_fact`. A live effect is made, unless
-    `effects` is `recorded`. `wait` is the number of seconds to wait here, in all, for answers to handlers that
-    wait, None without limit; then the run is suspended. `clock="skip"` jumps over the times that handlers wait
-    for, and `answers` answers their approvals and signals, by key, name of the signal or state id: for tests.
-    `policy` is that of this driver, on top of the run's own in `config`: of two verdicts the stricter one counts.
-    `second` is what a paranoid run needs; the functions of the package supply it themselves.
+    `input` (a JSON object, or of the plan's class) becomes the initial context; `config` says how to run; `run_id`
+    gives an id made by `new_run_id` beforehand; `transports` adds to or replaces those of the plan and the
+    standard ones, by namespace, and `catalogue` replaces that of the plan; `target` records where the plan came
+    from, for a replay that names no plan. `invocation_key` makes the start idempotent: of all starts with one key,
+    one makes the run, and the others return its result, resuming it if its driver is gone; without `attach` they
+    raise `ConcurrencyError` (`invocation_taken`) at once. `labels` are names with values, by which `machine runs`
+    finds it. `lease` is the number of seconds for which the run stays ours where no other process can check that
+    we are alive: on another machine, or in another container. Set it above the longest time for which a handler
+    holds the interpreter. `facts_from`, the id of a run or the path of a bundle, answers calls from that recording
+    by state, namespace, request and occurrence; what it does not answer is made, or with `io_mode="replay"` fails
+    with `missing_fact`. A live effect is made, unless `effects` is `recorded`. `wait` is the number of seconds to
+    wait here, in all, for answers to handlers that wait, None without limit; then the run is suspended.
+    `clock="skip"` jumps over the times that handlers wait for, and `answers` answers their approvals and signals,
+    by key, name of the signal or state id: for tests. `policy` is that of this driver, on top of the run's own in
+    `config`: of two verdicts the stricter one counts. `second` is what a paranoid run needs; the functions of the
+    package supply it themselves.
 
     Returns a `RunResult` whatever its status. Raises `PlanError`, `CanonicalError`, `UsageError` before anything is
     written (`run_id_in_use` when there is a run of that id), `RunError` (`invocation_conflict`) when the key
@@ -119,8 +122,8 @@ async def run(
         Waiting.of(wait, clock, answers, config.secrets),
         policy,
     )
-    params = {} if input is None else input
-    opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore)
+    params = checked_input(plan.input, input)
+    opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore, labels=labels)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     past, share = None, None
     if facts_from is not None:

@@ -23,6 +23,7 @@ from machine.engine import start_and_resume
 from machine.engine.backoff import Backoff
 from machine.engine.children import root_of
 from machine.engine.driven_run import Drive, DrivenRun
+from machine.engine.driver_name import checked_worker_name, drive_as
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.due_ticks import DueTicks
 from machine.engine.plan_loader import Load, PlanLoader
@@ -107,6 +108,7 @@ async def work(
     until_idle: bool = False,
     grace: float = GRACE_SECONDS,
     lease: float = LEASE_SECONDS,
+    name: str | None = None,
     stop: Stop | None = None,
     reporter: WorkReporter | None = None,
     load: Load = load_target,
@@ -119,11 +121,13 @@ async def work(
     can be loaded here. At most `concurrency` runs are driven at once, each in a thread. It goes on until `stop` is
     asked; then it takes no more runs and gives those it drives `grace` seconds before it interrupts them. `once`
     ends it when all is done that was due when it began, `until_idle` when nothing is due. `lease` is that of `run`,
-    `load` loads a target, `policy` holds on top of those of the runs, and `second` is what paranoid runs need.
+    `load` loads a target, `policy` holds on top of those of the runs, `name` stands next to the process in the log
+    of what it drives, and `second` is what paranoid runs need.
 
     A run whose plan cannot be loaded is left alone, and one that cannot be driven is tried again later, up to a
     minute; the reporter gets each reason once. Raises what the targets raise, `UsageError` and `StoreError`.
     """
+    drive_as(checked_worker_name(name))
     loader = PlanLoader(load, [load(target, None) for target in targets])
     options: dict[str, Any] = {"lease": lease, "reporter": reporter, "policy": policy, "second": second}
     worker = Worker(store, loader, concurrency=concurrency, **options)

@@ -6,12 +6,11 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any, Final, Protocol
 
 import anyio
 import attrs
-from anyio.lowlevel import EventLoopToken, checkpoint
+from anyio.lowlevel import EventLoopToken
 
 from machine import canonical
 from machine.catalogue import Catalogue
@@ -22,8 +21,10 @@ from machine.io.call_counts import CallCounts
 from machine.io.child_runs import Children
 from machine.io.databases import Databases
 from machine.io.handler_tasks import Begun
+from machine.io.lent_work import LentWork
 from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
+from machine.io.settle_barrier import SettleBarrier
 from machine.io.transport import Transport
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
@@ -32,13 +33,6 @@ from machine.model_prices import Spending
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
 from machine.state import PlanState, SideEffects
-
-OWN_THREADS = "machine "
-"""The beginning of the names of the threads that this library begins."""
-
-QUIET_ROUNDS = 16
-"""Turns of the event loop that a handler gets to settle before it receives the next outcome."""
-
 
 _opening: Final = threading.Lock()
 """Held while an attempt makes its `Databases` or its `CallCounts`."""
@@ -148,68 +142,6 @@ def stored_seal(load: Callable[[str], bytes], artifact_id: str) -> bytes:
         return b""
 
 
-def running_tasks() -> set[Any]:
-    """Return the tasks of this event loop.
-
-    The caller holds them, so that no later task can get the identity of one.
-    """
-    try:
-        return asyncio.all_tasks()
-    except RuntimeError:  # another kind of event loop: with a fresh object no task counts as alone
-        return {object()}
-
-
-def current_task() -> Any:
-    """Return the current task, comparable with those of `running_tasks`."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
-class SettleBarrier:
-    """A barrier that gives outcomes to a handler one by one, each after the handler has settled from the last.
-
-    `others` are the tasks that ran before the handler; `blocking` handlers make each call in a task of its own.
-
-    A handler with a single task is always settled. One that races tasks gets some turns of the event loop, in live
-    mode and in replay alike, so that it observes exactly the recorded order of a race.
-    """
-
-    __slots__ = ("_blocking", "_others", "_threads")
-
-    def __init__(self, others: AbstractSet[Any], *, blocking: bool) -> None:
-        self._others = others
-        self._blocking = blocking
-        self._threads = threading.enumerate() if blocking else ()
-
-    @property
-    def alone(self) -> bool:
-        """True when the handler has started no task of its own."""
-        started = self.started
-        if self._blocking:
-            started.discard(asyncio.current_task())
-        return not started
-
-    @property
-    def started(self) -> set[Any]:
-        """The tasks of the event loop that did not run before the handler."""
-        return running_tasks() - self._others
-
-    def other_threads(self) -> bool:
-        """Say whether a plain handler may have begun threads: any is there that was not, and is none of ours."""
-        known = set(self._threads)
-        return any(
-            thread not in known and not thread.name.startswith(OWN_THREADS)
-            for thread in threading.enumerate()
-        )
-
-    async def settle(self) -> None:
-        """Let the handler's other tasks run until they wait."""
-        for _ in range(QUIET_ROUNDS):
-            await checkpoint()
-
-
 @attrs.frozen
 class RunScope:
     """The data that the attempts of one run share for their IO."""
@@ -231,6 +163,12 @@ class RunScope:
     """The controls that every call passes before it is made, None where there are none."""
     thread: int = attrs.field(factory=threading.get_ident, init=False)
     """The thread of the event loop that drives the run."""
+
+    @property
+    def native_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that drives the run, which has to be one of asyncio."""
+        native: asyncio.AbstractEventLoop = self.loop.native_token  # type: ignore[assignment]  # an object to anyio
+        return native
 
 
 @attrs.define
@@ -269,6 +207,8 @@ class AttemptScope:
     """True from the moment the attempt is put away because its handler waits for external input."""
     interrupts: int = 0
     """The times its own task was cancelled so that it ends."""
+    lent: LentWork | None = None
+    """The work that the event loop lends to the threads of the handler, None if it lends none."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
     """The result of `databases`, None until somebody asks for it: most attempts have no database."""
     _counts: CallCounts | None = attrs.field(default=None, init=False)
@@ -322,7 +262,11 @@ class AttemptScope:
         of threads is in no recording, and another loop cannot wake a task of this one.
         """
         refuse_in_step("io or rec")
-        if threading.get_ident() != self.run.thread:
+        lent = self.lent
+        if threading.get_ident() == self.run.thread:
+            if lent is not None:
+                lent.used_on_loop()
+        elif lent is None or not lent.is_done_here:
             raise StateError(
                 f"{self.state.id} uses its io or rec on an event loop of another thread",
                 code=Code.IO_IN_ANOTHER_LOOP,

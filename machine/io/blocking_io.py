@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from anyio import from_thread
 from anyio.lowlevel import EventLoopToken
 
+from machine.io.lent_work import LentWork, handed_to_loop
 from machine.io.put_away import PutAway, end_thread_quietly
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,9 +28,11 @@ class Blocking:
     Each call runs on the event loop that drives the run and blocks the thread until it has its result.
     """
 
-    def __init__(self, target: Any, token: EventLoopToken) -> None:
+    def __init__(self, target: Any, token: EventLoopToken, lent: LentWork | None = None) -> None:
+        """Take `lent`, the work that the event loop lends to the threads of the handler."""
         self._target = target
         self._token = token
+        self._lent = lent
 
     def __repr__(self) -> str:
         return f"<blocking {self._target!r}>"
@@ -45,7 +48,8 @@ class Blocking:
         @functools.wraps(attribute)
         def blocking(*args: Any, **kwargs: Any) -> Any:
             try:
-                return run(functools.partial(attribute, *args, **kwargs), token=self._token)
+                with handed_to_loop(self._lent):
+                    return run(functools.partial(attribute, *args, **kwargs), token=self._token)
             except PutAway:
                 end_thread_quietly()
                 raise

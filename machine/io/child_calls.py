@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from machine import canonical
-from machine.errors import WaitTimeoutError
+from machine.errors import UsageError, WaitTimeoutError
 from machine.events import ArtifactKind, FactRecorded, FactValue
 from machine.io.attempt_scope import Payloads
 from machine.io.call_identity import Call
@@ -21,6 +21,7 @@ from machine.io.request_fields import refusal
 from machine.io.waits import WaitCalls, limit_fields
 from machine.kernel.open_waits import CHILD
 from machine.plan import Plan
+from machine.plan_input import checked_input
 from machine.watch.watch import engine_at_work
 
 Emit = Callable[[Call, FactValue, Payloads], Awaitable[FactRecorded]]
@@ -33,11 +34,15 @@ def child_request(
     """Return what a wait for a child run asks for. Raises `OtherIoError` (`io_invalid_request`), `PlanError`."""
     if not isinstance(plan, Plan):
         raise refusal(f"a child run needs a Plan, not {type(plan).__name__}")
-    if params is not None and not isinstance(params, Mapping):
+    try:
+        params = checked_input(plan.input, params)
+    except UsageError as exc:
+        raise refusal(f"of the child run {plan.op_id!r} {exc.message}") from exc
+    if not isinstance(params, Mapping):
         raise refusal(f"the input of a child run must be a JSON object, not {type(params).__name__}")
     if on_parent_end not in ("cancel", "leave"):
         raise refusal(f'on_parent_end must be "cancel" or "leave", not {on_parent_end!r}')
-    given = canonical.decode(canonical.encode(dict(params or {})))
+    given = canonical.decode(canonical.encode(dict(params)))
     asked = {"op_id": plan.graph.op_id, "input": given, "on_parent_end": on_parent_end}
     return {**asked, **limit_fields(timeout)}
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import attrs
 from anyio import from_thread
@@ -20,6 +21,7 @@ from machine.events import EffectIntended, FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 from machine.io.client_work import ClientWork, performing, whole_of
+from machine.io.lent_work import handed_to_loop
 from machine.io.redirect_secrets import Sensitive
 from machine.io.request_identity import RequestRules
 from machine.io.streamed_answer import CallStream, UnrecordedStream
@@ -27,6 +29,7 @@ from machine.io.transaction_answers import Place
 from machine.io.transport import Opened
 from machine.io.waiting_thread import WaitingThread, alone, at_once, in_caller
 from machine.recorded_clients import Clients
+from machine.watch.code_owner import running_step
 from machine.watch.threads_and_programs import follow_callers
 from machine.watch.watch import engine_at_work
 
@@ -59,6 +62,11 @@ class ClientCalls(ABC):
         """The libraries whose clients are recorded, with their options."""
         return self._scope.run.clients
 
+    @property
+    @abstractmethod
+    def open_sessions(self) -> WeakSet[Any]:
+        """The connections that the handler has opened and not closed; see `WaitCalls`."""
+
     @abstractmethod
     def _identify(
         self, namespace: str, request: Any, fact_key: str | None, *, rules: RequestRules | None = None
@@ -76,6 +84,14 @@ class ClientCalls(ABC):
     @abstractmethod
     def _whole(self, fact: FactRecorded) -> Any:
         """Return the result of a call; see `StreamCalls`."""
+
+    @abstractmethod
+    def _opening(self, namespace: str, request: Any, fact_key: str | None, rules: RequestRules) -> Call:
+        """Return the call of a request that opens a stream; see `StreamCalls`."""
+
+    @abstractmethod
+    def _stream_of(self, call: Call, fact: FactRecorded) -> CallStream:
+        """Return the stream that a fact opened; see `StreamCalls`."""
 
     @abstractmethod
     async def open_client_stream(self, namespace: str, request: Any, rules: RequestRules) -> CallStream:
@@ -109,10 +125,12 @@ class ClientCalls(ABC):
 
         On the thread of the event loop nothing else runs meanwhile, and an effect is refused there.
         """
-        asynchronous = partial(in_caller, send)
+        work = ClientWork(namespace, partial(in_caller, send))
         if not self.stops_the_loop():
-            return self.in_thread(partial(self.client_call, namespace, request, asynchronous, rules, place))
-        with engine_at_work(), performing(ClientWork(namespace, asynchronous)):
+            identify = partial(self._client, namespace, request, rules, place)
+            with engine_at_work():
+                return self.made_in_thread(work, identify, self._response_of)
+        with engine_at_work(), performing(work):
             self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules, place)
             return self._whole(self._fact_at_once(call)).response
@@ -145,9 +163,17 @@ class ClientCalls(ABC):
         event loop the answer is recorded whole.
         """
         if not self.stops_the_loop():
+            rules = rules or self._scope.run.requests
             in_one_part = partial(in_caller, alone, open_answer)
-            opening = partial(self.client_stream, namespace, request, in_one_part, rules)
-            return BlockingStream(self, self.in_thread(opening))
+            if running_step() is not None:
+                return BlockingStream(
+                    self, self.in_thread(partial(self.client_stream, namespace, request, in_one_part, rules))
+                )
+            work = ClientWork(namespace, partial(whole_of, in_one_part), in_one_part)
+            identify = partial(self._opening, namespace, request, None, rules)
+            with engine_at_work():
+                follow_callers()
+                return BlockingStream(self, self.made_in_thread(work, identify, self._stream_of))
         with engine_at_work(), performing(ClientWork(namespace, partial(whole_of, open_answer))):
             self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules)
@@ -175,6 +201,32 @@ class ClientCalls(ABC):
         with engine_at_work():
             at_once(looking())
 
+    def made_in_thread(
+        self, work: ClientWork, identify: Callable[[], Call], result: Callable[[Call, FactRecorded], T]
+    ) -> T:
+        """Make the call that `identify` returns, whose part is `work`, from another thread than the event loop's.
+
+        Returns the `result` of the call and its fact.
+        """
+
+        async def made() -> T:
+            with performing(work):
+                call = identify()
+                return result(call, await self._fact(call))
+
+        return self.in_thread(made)
+
+    def _response_of(self, call: Call, fact: FactRecorded) -> Any:
+        """Return the response of a call that is answered as a whole."""
+        del call
+        return self._whole(fact).response
+
+    @property
+    def can_wait(self) -> bool:
+        """True where this code may wait for the event loop: garbage is collected in any thread, at any moment."""
+        lent = self._scope.lent
+        return not self.stops_the_loop() and (lent is None or not lent.is_done_here)
+
     def stops_the_loop(self) -> bool:
         """Say whether this code runs on the thread of the event loop, which has to answer it."""
         return threading.get_ident() == self._scope.run.thread
@@ -182,7 +234,7 @@ class ClientCalls(ABC):
     def in_thread(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a call on the event loop of the run, from another thread."""
         loop = self._scope.run.loop
-        with engine_at_work():
+        with engine_at_work(), handed_to_loop(self._scope.lent):
             return (
                 WaitingThread().wait_for(call, loop) if self.performs else from_thread.run(call, token=loop)
             )
@@ -232,10 +284,13 @@ class BlockingStream:
         return self.run(self.stream.next)
 
     def close(self) -> None:
-        """Stop reading. The place where a stream that goes on was closed is recorded."""
+        """Stop reading. The place where a stream that goes on was closed is recorded.
+
+        One that is closed where its thread cannot wait is closed at the end of its attempt.
+        """
         if self.stream.is_whole:
             self.stream.ended = True
-        elif not self.stream.ended:
+        elif not self.stream.ended and self._io.can_wait:
             self.run(self.stream.aclose)
 
     def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:

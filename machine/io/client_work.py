@@ -107,6 +107,8 @@ class ClientTransport(BaseTransport):
 
     __slots__ = ()
     one_effect_per_key = True
+    works_in_caller = True
+    """See `HttpTransport`."""
 
     def is_effect(self, namespace: str, request: Any) -> bool:  # noqa: ARG002 - the protocol's signature
         """Say whether the client declared an effect."""

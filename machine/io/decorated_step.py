@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from anyio import from_thread
 
+from machine.io.lent_work import handed_to_loop
 from machine.io.step_calls import StepCalls, StepOptions
 from machine.io.step_function import Step
 from machine.watch.code_owner import CALLER
@@ -60,5 +61,5 @@ def _recorded(io: StepCalls, made: Step, args: Any, kwargs: Any) -> Any:
     scope = io.scope
     if threading.get_ident() == scope.run.thread:
         return io.call_step_at_once(made, args, kwargs)
-    with engine_at_work():
+    with engine_at_work(), handed_to_loop(scope.lent):
         return from_thread.run(functools.partial(io.call_step, made, args, kwargs), token=scope.run.loop)

@@ -63,10 +63,13 @@ class _Noticing:
         return task
 
 
-def tasks_made() -> int | None:
-    """Return how many tasks the running event loop has made since `notice_tasks`; None where nobody counts them."""
+def tasks_made(loop: asyncio.AbstractEventLoop | None = None) -> int | None:
+    """Return how many tasks an event loop has made since `notice_tasks`; None where nobody counts them.
+
+    Without a loop it is the running one.
+    """
     try:
-        factory: Any = asyncio.get_running_loop().get_task_factory()
+        factory: Any = (loop or asyncio.get_running_loop()).get_task_factory()
     except RuntimeError:  # another kind of event loop
         return None
     return factory.made if type(factory) is _Noticing else None

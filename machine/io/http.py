@@ -69,6 +69,8 @@ class HttpTransport(BaseTransport):
 
     __slots__ = ("_clients", "_trust_env", "_verify")
     one_effect_per_key = True
+    works_in_caller = True
+    """A call of a client is made by the client's own work, wherever that runs; a subclass may do otherwise."""
 
     def __init__(self, *, verify: bool | ssl.SSLContext = True, trust_env: bool = True) -> None:
         self._verify = verify

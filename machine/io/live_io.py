@@ -12,12 +12,10 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from machine import canonical
 from machine.config import IoMode
 from machine.errors import (
-    CanonicalError,
     IoError,
     MissingFactError,
     MissingFactKeyError,
     OtherIoError,
-    SecretKeyError,
 )
 from machine.events import ArtifactKind, EffectIntended, FactError, FactOutcome, FactRecorded, FactValue
 from machine.exception_to_error_info import describe
@@ -28,15 +26,17 @@ from machine.io.call_identity import Call
 from machine.io.call_refusals import no_transport, too_large, uncertain_effect
 from machine.io.clock import SLEEP
 from machine.io.effect_resolution import Happened, NotDone, add_answer, resolution
+from machine.io.lent_work import LentWork
 from machine.io.live_streams import LiveStreams
-from machine.io.permission import Permissions
 from machine.io.policy_verdicts import judging_hops
 from machine.io.publishing import offset_of
 from machine.io.request_fields import field
 from machine.io.secret import checked, naming, sendable
 from machine.io.spending import SPEND, spent_by, spent_in_answer
 from machine.io.step_transport import STEP, info_of_step
+from machine.io.thread_calls import ThreadCalls
 from machine.io.transport import Transport
+from machine.io.transport_failures import failures_of
 from machine.io.volatile_answer_headers import without_volatile
 from machine.io.waits import cancelled, due_of
 from machine.kernel.context import MAX_VALUE_BYTES
@@ -52,15 +52,16 @@ from machine.watch.unprofiled import unprofiled
 from machine.watch.watch import engine_at_work
 
 
-class LiveIo(Permissions):
+class LiveIo(ThreadCalls):
     """The live `io`: performs calls through the transports, and records every outcome, errors included."""
 
     @functools.cached_property
     def _received(self) -> LiveStreams:
         return LiveStreams(self._scope)
 
-    gate: Callable[[], Awaitable[None]] | None = None
-    """Returns once a call may be made: an attempt that goes on has a recording before."""
+    def lends(self, *, concurrent: bool) -> LentWork | None:
+        """Return the work that the event loop may lend: none in a subclass, which looks for answers elsewhere."""
+        return super().lends(concurrent=concurrent) if type(self) is LiveIo else None
 
     async def _obtain(self, call: Call) -> FactRecorded:
         if self.gate is not None:
@@ -228,40 +229,42 @@ class LiveIo(Permissions):
         """Perform a call; return the outcome and the info of its event."""
         scope = self._scope
         try:
-            # the recorded request is sent, even if the handler has changed its object since
-            request = await sendable(scope, call)
-            if call.effect and scope.idempotency_key is not None:
-                request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
-            try:
+            with failures_of(call):
+                # the recorded request is sent, even if the handler has changed its object since
+                request = await sendable(scope, call)
+                if call.effect and scope.idempotency_key is not None:
+                    request = transport.with_idempotency_key(call.namespace, request, scope.idempotency_key)
                 if call.namespace == SLEEP:
-                    response = await self._slept(transport, call, request)
+                    found = await self._slept(transport, call, request)
                 else:
                     with naming(scope, call), judging_hops(self._hop_check(call)):
-                        response = await self._received.open(transport, call, request)
-                    if call.namespace == clock.NOW:
-                        response = max(response, scope.log.floor_ms)
-                    if call.namespace == "http" and scope.run.requests.steady:
-                        response = without_volatile(response)
-                given, sure = response, None
-                if call.namespace == SECRET:
-                    sure = request["name"]
-                    given = {"value": checked(scope, sure, response)}
-                draft = self._draft(self._received.first(call))
-                answer = unprofiled(scope.secrets.answer, draft, request, given, sure=sure)
-            except (IoError, SecretKeyError):
-                raise
-            except CanonicalError as exc:
-                raise OtherIoError(f"the transport of {call.namespace} answered with no JSON: {exc}") from exc
-            except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
-                raise
-            except BaseException as exc:
-                raise OtherIoError(
-                    f"the transport of {call.namespace} raised {describe(exc).message}"
-                ) from exc
-            if len(answer.data) > MAX_VALUE_BYTES:
-                raise too_large(f"the response of {call.namespace}", answer.data)
+                        found = await self._received.performed(transport, call, request)
+            return self._outcome_of(transport, call, payloads, request, found)
         except IoError as exc:
             return self._error(exc), {}
+
+    def _outcome_of(
+        self, transport: Transport, call: Call, payloads: Payloads, request: Any, found: Any
+    ) -> tuple[FactValue, Mapping[str, str]]:
+        """Return the outcome of a call, given what its transport returned, and the info of its event.
+
+        Raises `IoError` for what cannot be recorded.
+        """
+        scope = self._scope
+        with failures_of(call):
+            response = self._received.begun(call, found)
+            if call.namespace == clock.NOW:
+                response = max(response, scope.log.floor_ms)
+            if call.namespace == "http" and scope.run.requests.steady:
+                response = without_volatile(response)
+            given, sure = response, None
+            if call.namespace == SECRET:
+                sure = request["name"]
+                given = {"value": checked(scope, sure, response)}
+            draft = self._draft(self._received.first(call))
+            answer = unprofiled(scope.secrets.answer, draft, request, given, sure=sure)
+        if len(answer.data) > MAX_VALUE_BYTES:
+            raise too_large(f"the response of {call.namespace}", answer.data)
         # a secret that only this process knows is lost with it: a resumed run has to read it again
         lasts = transport.is_final(call.namespace, response) and (call.effect or not answer.gone)
         again = None if lasts else True

@@ -76,13 +76,16 @@ class LiveStreams:
         self._open: dict[str, _Received] = {}
         self._unwritten = 0
 
-    async def open(self, transport: Transport, call: Call, request: Any) -> Any:
-        """Perform a call, and return its response or the head of it; the rest is received later."""
-        secrets = self._scope.secrets
-        if call.part is None or not hasattr(transport, "open_stream") or not may_stream(secrets):
+    async def performed(self, transport: Transport, call: Call, request: Any) -> Any:
+        """Perform a call, and return its response, or an `Opened` if its answer comes in pieces."""
+        if call.part is None or not hasattr(transport, "open_stream") or not may_stream(self._scope.secrets):
             return await transport.perform(call.namespace, request)
-        found = await cast("Streaming", transport).open_stream(call.namespace, request)
-        if not isinstance(found, Opened):
+        return await cast("Streaming", transport).open_stream(call.namespace, request)
+
+    def begun(self, call: Call, found: Any) -> Any:
+        """Return the response of a call that was performed, or its head; the rest is received later."""
+        secrets = self._scope.secrets
+        if call.part is None or not isinstance(found, Opened) or not may_stream(secrets):
             return found
         self._open[call.key] = stream = _Received(found.source, held_back(secrets), secrets, call.mac)
         if (controls := self._scope.run.controls) is not None:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from machine.config import Durability
+from machine.events import FactRecorded
 from machine.io.attempt_scope import AttemptScope
 from machine.io.call_identity import Call
 
 
-class Flight:
-    """A call that has begun and has not returned yet."""
+class _Ending:
+    """The moment at which a call has returned."""
 
-    __slots__ = ("_done", "call", "scope")
+    __slots__ = ("_done",)
 
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.scope = anyio.CancelScope()
+    def __init__(self) -> None:
         self._done: anyio.Event | None = None
 
     async def wait(self) -> None:
@@ -36,12 +35,56 @@ class Flight:
             self._done.set()
 
 
+class Flight(_Ending):
+    """A call that has begun and has not returned yet."""
+
+    __slots__ = ("call", "scope")
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self.call = call
+        self.scope = anyio.CancelScope()
+
+    def cancel(self) -> None:
+        """End the call."""
+        self.scope.cancel()
+
+
+class ThreadFlight(_Ending):
+    """A call that a thread of a plain handler makes, and that the event loop may only end."""
+
+    __slots__ = ("_give_up", "call", "fact", "given_up", "scope")
+
+    def __init__(self, call: Call, give_up: Callable[[ThreadFlight], Awaitable[None]]) -> None:
+        """Take `give_up`, which records what becomes of the call."""
+        super().__init__()
+        self.call = call
+        self.scope: anyio.CancelScope | None = None
+        """The scope in which it waits on the event loop for its turn, None before."""
+        self.fact: FactRecorded | None = None
+        """Its fact, once that is in the log."""
+        self.given_up = False
+        """True once its attempt has ended: the thread may record nothing more."""
+        self._give_up = give_up
+
+    def cancel(self) -> None:
+        """End the call; what it does in its thread is left to its end, and its answer is lost."""
+        if self.scope is None:
+            self.given_up = True
+        else:
+            self.scope.cancel()
+
+    async def wait(self) -> None:
+        """Wait until the call has returned, or what became of it is recorded."""
+        await (self._give_up(self) if self.given_up else super().wait())
+
+
 class HandOut:
     """The calls of one attempt in flight, by key in `in_flight`."""
 
     def __init__(self, scope: AttemptScope) -> None:
-        self.in_flight: dict[str, Flight] = {}
-        self.waits_in_hand: dict[str, Flight] = {}
+        self.in_flight: dict[str, Flight | ThreadFlight] = {}
+        self.waits_in_hand: dict[str, Flight | ThreadFlight] = {}
         """The waits for external input that have begun and have not returned, by key: none is in flight."""
         self._scope = scope
 
@@ -111,5 +154,5 @@ class HandOut:
                 )
         with anyio.CancelScope(shield=True):
             while left := [*self.in_flight.values(), *self.waits_in_hand.values()]:
-                left[0].scope.cancel()
+                left[0].cancel()
                 await left[0].wait()

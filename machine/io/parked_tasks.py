@@ -14,10 +14,11 @@ from typing import Any, Final, NoReturn
 
 import anyio
 
-from machine.io.attempt_scope import AttemptScope, current_task
+from machine.io.attempt_scope import AttemptScope
 from machine.io.handler_tasks import tasks_made
 from machine.io.outcome_turns import HandOut
 from machine.io.put_away import PutAway
+from machine.io.settle_barrier import current_task
 
 WAIT_GRACE: Final = 1.0
 """Seconds for which the other tasks of a handler that waits must not have moved."""

@@ -18,10 +18,12 @@ from machine.io.call_refusals import no_transport
 from machine.io.clock import SLEEP
 from machine.io.files import OPEN
 from machine.io.live_io import LiveIo
+from machine.io.policy_verdicts import host_of, judge
 from machine.io.step_transport import STEP
 from machine.kernel.history import History
 from machine.kernel.outputs import Output
 from machine.kernel.published import Published
+from machine.policy import ALLOW
 from machine.secrets.secret_value import SECRET
 from machine.waits import WAITED_FOR
 
@@ -126,6 +128,13 @@ class PreviewIo(LiveIo):
         transport = scope.transport(call.namespace)
         if transport is None:
             raise no_transport(call)
+        tags, host = tuple(map(str, scope.state.meta.tags)), host_of(call.namespace, call.request)
+        effect = self._applies and transport.is_effect(call.namespace, call.request)
+        verdict = judge((scope.run.config.policy,), call.namespace, host, tags, effect=effect)
+        if verdict.verdict != ALLOW:
+            log.end(
+                None, f"the policy rule {verdict.rule} says {verdict.verdict} of a call of {call.namespace}"
+            )
         if call.namespace == "exec" or transport.is_effect(call.namespace, call.request):
             log.end(call)
         payloads = call.payloads()

@@ -21,6 +21,7 @@ from machine.io.call_identity import VALUE_NAMESPACE, Call, IoResult, Part, path
 from machine.io.call_refusals import reserved, second_effect, secret_key, too_large, undeclared
 from machine.io.client_sessions import ClientSessions
 from machine.io.earlier_answers import earlier_answer, named_answer
+from machine.io.lent_work import LentWork
 from machine.io.outcome_turns import Flight
 from machine.io.polling import Polling
 from machine.io.publishing import Publishing
@@ -50,6 +51,10 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
     def __init__(self, scope: AttemptScope) -> None:
         self._scope = scope
         self._keyed: str | None = None
+
+    def lends(self, *, concurrent: bool) -> LentWork | None:  # noqa: ARG002 - for those that lend
+        """Return the work that the event loop may lend to the threads of the handler, None if it lends none."""
+        return None
 
     @abstractmethod
     async def _obtain(self, call: Call) -> FactRecorded:

@@ -11,9 +11,10 @@ from anyio.lowlevel import checkpoint
 from machine.config import RunConfig
 from machine.errors import Code, StateError
 from machine.events import FactError, FactValue
-from machine.io.attempt_scope import QUIET_ROUNDS, AttemptScope, Log
+from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call
 from machine.io.policy_verdicts import Breakers, Verdict, denied, host_of, judge
+from machine.io.settle_barrier import QUIET_ROUNDS
 from machine.io.spending import unpriced
 from machine.kernel.usage import BREAKER, limit_of_call
 from machine.model_prices import Spending

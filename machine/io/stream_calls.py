@@ -150,18 +150,26 @@ class StreamCalls(ABC):
         self, namespace: str, request: Any, fact_key: str | None, rules: RequestRules
     ) -> CallStream:
         with engine_at_work():
-            call = self._identify(namespace, request, fact_key, rules=rules, opens=True)
-            if self._is_unfinished(call.key):
-                raise StateError(
-                    f"the fact {call.key!r} is that of a stream of this attempt which has no end",
-                    code=Code.FACT_KEY_CONFLICT,
-                    hint="read the stream to its end or close it first, or give another fact key",
-                )
-            fact = await self._fact(call)
-            stream = CallStream(self._parts, call, fact)
-            if fact.piece is not None:
-                self._open_streams[call.key] = stream
-            return stream
+            call = self._opening(namespace, request, fact_key, rules)
+            return self._stream_of(call, await self._fact(call))
+
+    def _opening(self, namespace: str, request: Any, fact_key: str | None, rules: RequestRules) -> Call:
+        """Return the call of a request that opens a stream."""
+        call = self._identify(namespace, request, fact_key, rules=rules, opens=True)
+        if self._is_unfinished(call.key):
+            raise StateError(
+                f"the fact {call.key!r} is that of a stream of this attempt which has no end",
+                code=Code.FACT_KEY_CONFLICT,
+                hint="read the stream to its end or close it first, or give another fact key",
+            )
+        return call
+
+    def _stream_of(self, call: Call, fact: FactRecorded) -> CallStream:
+        """Return the stream that a fact opened."""
+        stream = CallStream(self._parts, call, fact)
+        if fact.piece is not None:
+            self._open_streams[call.key] = stream
+        return stream
 
     def _is_unfinished(self, key: str) -> bool:
         """Say whether a call of this attempt has opened a stream under a key that has no end."""

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NoReturn
+from weakref import WeakSet
 
 import anyio
 import attrs
@@ -112,6 +113,11 @@ class WaitCalls(ABC):
     @abstractmethod
     def _open_streams(self) -> Mapping[str, Any]:
         """The streams that the handler has opened and not ended."""
+
+    @functools.cached_property
+    def open_sessions(self) -> WeakSet[Any]:
+        """The connections that the handler has opened and not closed, where each message is a call."""
+        return WeakSet()
 
     @abstractmethod
     def _identify(self, namespace: str, request: Any, fact_key: str | None) -> Call:
@@ -223,12 +229,14 @@ class WaitCalls(ABC):
             place = f"{scope.state.id} in a transaction of {', '.join(names)}"
         elif self._open_streams:
             place = f"{scope.state.id} with an open stream"
+        elif self.open_sessions:
+            place = f"{scope.state.id} with an open connection of websockets"
         else:
             return
         raise StateError(
             f"{place} waits for external input",
             code=Code.WAIT_NOT_HERE,
-            hint="end the transaction, the stream or the step first: what waits is put away and begins again",
+            hint="end the transaction, stream, connection or step first: what waits is put away and begins again",
         )
 
     async def _fact_of_wait(self, call: Call) -> FactRecorded:

@@ -13,8 +13,9 @@ from typing import Final
 import attrs
 
 from machine.config import RunConfig
+from machine.error_codes import STOPPED_CODES
 from machine.errors import Code, ErrorCategory, ErrorInfo
-from machine.events import STOPPED_CODES, EffectIntended
+from machine.events import EffectIntended
 from machine.kernel.decisions import (
     AwaitAttempts,
     BeginCleanup,

@@ -137,4 +137,11 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):
             blocks.append(unsettled.pop(state_id))
-    return [*blocks, *unsettled.values(), *reached]
+    # in a log that ends too early, only what is open as well follows what is open
+    return [*blocks, *sorted(unsettled.values(), key=_is_open), *reached]
+
+
+def _is_open(block: Iterable[Entry]) -> bool:
+    """Say whether the last attempt in the block of a state has not ended."""
+    bounds = [entry.event for entry in block if isinstance(entry.event, StateEntered | StateFailed)]
+    return bool(bounds) and isinstance(bounds[-1], StateEntered)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from machine.config import RunConfig
+from machine.error_codes import STOPPED_CODES
 from machine.errors import Code, ErrorCategory, ErrorInfo
-from machine.events import STOPPED_CODES
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus

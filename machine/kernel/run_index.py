@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import orjson
 
 from machine.kernel.open_waits import WAKE
+from machine.labels import LABELS, labels_in
 
 _may_be_run_level: Final = re.compile(rb'"type":"run_').search
 """Search for the bytes that every run-level event contains, because canonical JSON has one spelling."""
@@ -31,7 +32,7 @@ class RunRow(NamedTuple):
 
     `invocation_key` is the value of that name in the first event's info: no two runs of a store share one.
     `wake_ms` is the earliest time at which a wait of a suspended run ends by itself or a child run of it can go on,
-    None when there is none.
+    None when there is none. `labels` are the labels of the run as text, a JSON object, None without any.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class RunRow(NamedTuple):
     head_seq: int
     invocation_key: str | None = None
     wake_ms: int | None = None
+    labels: str | None = None
 
 
 def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> RunRow:
@@ -51,22 +53,23 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
     """
     if row is None:
         op_id, status, created_ms, updated_ms, head_seq = "", "pending", 0, 0, 0
-        invocation_key = wake_ms = None
+        invocation_key = wake_ms = labels = None
     else:
         op_id, status, head_seq = row.op_id, row.status, row.head_seq
         created_ms, updated_ms = row.created_ms, row.updated_ms
-        invocation_key, wake_ms = row.invocation_key, row.wake_ms
+        invocation_key, wake_ms, labels = row.invocation_key, row.wake_ms, row.labels
     for stored in events:
         head_seq, data = stored[0], stored[1]
         if not _may_be_run_level(data):
             continue  # not parsed
-        event, ts, key = _event(data)
+        event, ts, info = _event(data)
         match event.get("type"):
             case "run_started":
                 op_id, status, wake_ms = _text(event.get("op_id"), ""), "running", None
                 created_ms = updated_ms = ts
                 if head_seq == 1:
-                    invocation_key = key
+                    invocation_key = _text(info.get("invocation_key"), "") or None
+                    labels = _text(info.get(LABELS), "") if labels_in(info.get(LABELS)) else None
             case "run_suspended":
                 status, updated_ms = "suspended", ts
                 wake_ms = _earliest(_wake_ms(event.get("waits")), _wake_of_child(data))
@@ -76,7 +79,7 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
                 status, updated_ms, wake_ms = _text(event.get("status"), status), ts, None
             case _:
                 pass
-    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms)
+    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels)
 
 
 def ends_with_answer(row: RunRow, events: Collection[StoredForm]) -> bool:
@@ -113,14 +116,19 @@ def _text(value: object, otherwise: str) -> str:
     return value if isinstance(value, str) else otherwise
 
 
-def _event(data: bytes) -> tuple[dict[str, Any], int, str | None]:
-    """Return the event, its time and its invocation key."""
+def _event(data: bytes) -> tuple[dict[str, Any], int, dict[str, Any]]:
+    """Return the event, its time and its info."""
     try:
         envelope = orjson.loads(data)
         event, info = envelope["event"], envelope["info"]
-        ts, key = info["ts_millis"], info.get("invocation_key")
+        ts = info["ts_millis"]
     except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        return {}, 0, None
-    if not isinstance(event, dict) or type(ts) is not int or not 0 <= ts <= _MAX_MS:
-        return {}, 0, None
-    return event, ts, _text(key, "") or None
+        return {}, 0, {}
+    if (
+        not isinstance(event, dict)
+        or not isinstance(info, dict)
+        or type(ts) is not int
+        or not 0 <= ts <= _MAX_MS
+    ):
+        return {}, 0, {}
+    return event, ts, info

@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
+from machine.error_codes import STOPPED_CODES
 from machine.errors import Code, ErrorInfo
-from machine.events import STOPPED_CODES, Entry, StateFailed
+from machine.events import Entry, StateFailed
 from machine.failed_attempt_info import read_causes, read_wait
 
 COPIED: Final = "copied"

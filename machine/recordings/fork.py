@@ -54,6 +54,7 @@ from machine.kernel.linearize import one_after_another, without_suspensions
 from machine.kernel.run_status import RunStatus
 from machine.kernel.suspension import of_handlers
 from machine.kernel.usage import refuse_spent
+from machine.labels import labels_kept
 from machine.limits import Limits
 from machine.plan import Graph, Plan
 from machine.recordings.double_run import SecondRun
@@ -223,6 +224,7 @@ async def branched(
         "parent_seq": str(at),
         **watched.provided.info(),
         **({} if invocation_key is None else {"invocation_key": invocation_key}),
+        **labels_kept(prefix[0].info),
     }
     if past is not None:
         info[SHARED_PAST_ID] = payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())

@@ -18,7 +18,7 @@ from machine.config import BuildProvenance
 from machine.engine.fork_prefix import FACTS_FROM_ID, SHARED_PAST_ID
 from machine.engine.recorded_answers import FACTS_EFFECTS, FACTS_FROM
 from machine.errors import BundleError, Code
-from machine.events import INBOX_SEEN, RunCompleted, RunStarted
+from machine.events import DRIVER, INBOX_SEEN, RunCompleted, RunStarted
 from machine.io.recorded_answers_io import ANSWERED_BY
 from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.linearize import without_suspensions
@@ -57,6 +57,7 @@ _LEFT_OUT: Final = frozenset(
         FACTS_FROM_ID,
         FACTS_EFFECTS,
         ANSWERED_BY,
+        DRIVER,
         DUE,
         INBOX_SEEN,
         MESSAGE,
@@ -112,7 +113,7 @@ def _content(recording: Recording, header: dict[str, str]) -> Iterator[bytes]:
     if FACTS_FROM_ID in first.info and not isinstance(recording.entries[-1].event, RunCompleted):
         raise _unfit(recording, "it has not ended, and still needs the recording that answers its calls")
     if recording.waits and not recording.ended:
-        raise _unfit(recording, "it has not ended, and has been sent messages that this version cannot hold")
+        raise _unfit(recording, "it has not ended, and this form has no time limits of waits and no messages")
     yield canonical.encode(
         {
             "bundle": {"format": FORMAT, "version": version_for(recording.needs, readable=True)},
@@ -245,5 +246,6 @@ def _unfit(recording: Recording, why: str, code: Code = Code.BUNDLE_NOT_READABLE
         f"it cannot be written in version {READABLE}: {why}",
         path=f"the bundle of run {recording.run_id}",
         code=code,
-        hint="export it in version 1",
+        hint="export it without --readable"
+        + (", or in this form when it has ended" if not recording.ended else ""),
     )

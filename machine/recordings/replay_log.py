@@ -293,9 +293,7 @@ class ReplayLog(DivergentCalls):
     def stall_seconds(self) -> float:
         """Return for how many seconds a handler that races tasks may make no progress."""
         span = self._recorded[self._end].ts_millis - self._recorded[self._begin].ts_millis
-        if (
-            self._attempt.begins
-        ):  # how long it waited for external input says nothing, nor how long it took to go on
+        if self._attempt.begins:  # the time in which it waited says nothing, nor that in which it went on
             span -= put_away_ms(self._recorded[self._begin : self._end + 1])
         return STALL_SECONDS + max(span, 0) / 1000
 

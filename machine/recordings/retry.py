@@ -21,8 +21,9 @@ from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
 from machine.engine.start_checks import check_store
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Watched
+from machine.error_codes import STOPPED_CODES
 from machine.errors import Code, ConcurrencyError, ErrorCategory, PlanError, RunError, UsageError
-from machine.events import STOPPED_CODES, CleanupBegun, Entry, LimitReached, RunCompleted
+from machine.events import CleanupBegun, Entry, LimitReached, RunCompleted
 from machine.io.transport import Transports
 from machine.kernel.history import History, fold
 from machine.kernel.linearize import one_after_another, without_suspensions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -60,6 +61,12 @@ def findings(
     if place.argv or not look.nothing():
         return _apart(_in_text(rules, place, text, look, work, request=request, depth=depth), rules.stand_ins)
     return []
+
+
+@functools.lru_cache(maxsize=4096)
+def says_nothing(rules: Rules, text: str) -> bool:
+    """Say whether `findings` has none in a short text that no place gives a meaning to, such as a key."""
+    return text in rules.stand_ins or not text or look_at(rules, text).nothing()
 
 
 def _in_text(

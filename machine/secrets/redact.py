@@ -15,7 +15,7 @@ from machine.secrets.known_values import Known
 from machine.secrets.names import Strength
 from machine.secrets.pattern_search import SHORT
 from machine.secrets.placeholder import TEXT, key_escaped, object_of, source_from, source_of, text_of
-from machine.secrets.redacted_text import MOST_FINDINGS, Marked, Span, TooManyPlacesError, Work
+from machine.secrets.redacted_text import MOST_FINDINGS, NO_WORK, Marked, Span, TooManyPlacesError, Work
 from machine.secrets.restore import keys_in_order
 from machine.secrets.rules import Rules
 from machine.secrets.secret_value import SECRET
@@ -96,9 +96,11 @@ class _Redaction:
         first: _Redaction | None = None,
         beyond: Known | None = None,
     ) -> None:
-        from machine.secrets.detect import findings  # noqa: PLC0415 - its patterns: for what may hold a secret
+        # its patterns are for what may hold a secret
+        from machine.secrets.detect import findings, says_nothing  # noqa: PLC0415 - the same
 
         self.findings = findings
+        self.says_nothing = says_nothing
         self.rules = rules
         self.known = known
         self.beyond = beyond or Known()
@@ -186,8 +188,8 @@ class _Redaction:
 
     def _key(self, into: dict[str, Any], key: str) -> str:
         """Return the stored form of an object key, distinct from all others of its container."""
-        marked = self.marked(key, ROOT)
-        if not marked.cuts:
+        marked = None if self._is_plain_key(key) else self.marked(key, ROOT)
+        if marked is None or not marked.cuts:
             stored = key_escaped(key)
             into[stored] = None
             return stored
@@ -199,6 +201,16 @@ class _Redaction:
         cuts = [list(cut) for cut in marked.cuts] if stored == marked.text else [[0, len(stored), key]]
         self.changes[id(into), stored, True] = cuts
         return stored
+
+    def _is_plain_key(self, key: str) -> bool:
+        """Say whether a key of a request needs no search of its own: nothing is near, and it alone says nothing."""
+        return (
+            self.request
+            and not self.near
+            and len(key) < NO_WORK
+            and self.known.source_of(key) is None
+            and self.says_nothing(self.rules, key)
+        )
 
     def _masked(self, name: Any) -> Any:
         """Return what a name says to a handler that knows only placeholders."""

@@ -19,6 +19,9 @@ MOST_WORK: Final = 200_000
 """The units of work that a document is given, and one more for each `_APART` characters of its texts."""
 
 _APART: Final = 48
+NO_WORK: Final = _APART
+"""The length below which a text adds no work."""
+
 _CANDIDATE: Final = 10
 """The units for a candidate that is checked by itself."""
 _SHORT: Final = 64

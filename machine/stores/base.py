@@ -13,7 +13,7 @@ every file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -327,14 +327,16 @@ class Store(Protocol):
         *,
         status: str | None = None,
         op: str | None = None,
+        labels: Mapping[str, str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Return rows of the index, newest first, filtered by status and op id.
+        """Return rows of the index, newest first, filtered by status, op id and labels, which must all match.
 
         The newest run is the one that entered the store last, whatever its id and the clocks say. A run that is
         running according to its log and that nobody drives has the status `interrupted`, and only that filter finds
-        it. `cursor` is that of the previous page. Raises `UsageError` for a limit below 1 or another cursor.
+        it. `cursor` is that of the previous page. Raises `UsageError` for a limit below 1, another cursor,
+        or a label that no run can have.
         """
         ...
 

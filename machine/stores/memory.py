@@ -6,7 +6,7 @@ on disk, or a test that passes on it would mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from machine.errors import Code, CorruptionError
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
 from machine.kernel.run_status import RunStatus
+from machine.labels import checked as checked_labels
+from machine.labels import labels_in
 from machine.process_identity import boot_clock
 from machine.stores.argument_checks import (
     Terms,
@@ -297,12 +299,13 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
         *,
         status: str | None = None,
         op: str | None = None,
+        labels: Mapping[str, str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Return rows of the index, newest first, filtered by status and op id."""
+        """Return rows of the index, newest first, filtered by status, op id and labels."""
         contents = self._open()
-        limit, cursor = check_limit(limit), check_cursor(cursor)
+        limit, cursor, wanted = check_limit(limit), check_cursor(cursor), checked_labels(labels or {}).items()
         with contents.lock:
             newest_first = list(
                 reversed(contents.rows.values())
@@ -311,7 +314,8 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
                 if cursor not in contents.rows:
                     raise unknown_cursor(cursor)
                 newest_first = newest_first[newest_first.index(contents.rows[cursor]) + 1 :]
-            told = (self._told(row) for row in newest_first if op is None or row.op_id == op)
+            asked = (row for row in newest_first if op is None or row.op_id == op)
+            told = (self._told(row) for row in asked if wanted <= labels_in(row.labels).items())
             rows = list(islice((row for row in told if status in {None, row.status}), limit + 1))
         return RunPage(rows=rows[:limit], cursor=rows[limit - 1].run_id if len(rows) > limit else None)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,6 +20,7 @@ from machine.errors import Code, CorruptionError, UsageError
 from machine.events import Artifact
 from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import RunStatus
+from machine.labels import checked as checked_labels
 from machine.process_identity import boot_clock
 from machine.stores import sqlite_due, sqlite_inbox, sqlite_lease
 from machine.stores.argument_checks import (
@@ -59,6 +61,9 @@ _HEAD: Final = f"SELECT seq, chain FROM events WHERE run = {_RUN} ORDER BY seq D
 _READ: Final = (
     "SELECT seq, data, chain FROM events WHERE run = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
 )
+
+
+_HAS_LABEL: Final = "key IN (SELECT run FROM run_labels WHERE name = ? AND value = ?)"
 
 
 class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
@@ -255,23 +260,25 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
         *,
         status: str | None = None,
         op: str | None = None,
+        labels: Mapping[str, str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> RunPage:
-        """Return rows of the index, newest first, filtered by status and op id."""
-        limit, cursor = check_limit(limit), check_cursor(cursor)
+        """Return rows of the index, newest first, filtered by status, op id and labels."""
+        limit, cursor, labelled = check_limit(limit), check_cursor(cursor), checked_labels(labels or {})
         # by key, the order of arrival; the + prevents SQLite from sorting all that an index finds: few are running
         indexed = indexed_status(status)
         few = indexed == RunStatus.RUNNING and op is None
         terms = [("status = ?" if few else "+status = ?", indexed), ("+op_id = ?", op)]
         given = [(term, text(value)) for term, value in terms if value is not None]
-        where = " AND ".join(["key < ?", *(term for term, _ in given)])
+        where = " AND ".join(["key < ?", *(term for term, _ in given), *[_HAS_LABEL] * len(labelled)])
+        values = [*(value for _, value in given), *chain.from_iterable(labelled.items())]
         query = f"SELECT key, {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY key DESC LIMIT ?"  # noqa: S608
         rows: list[RunRow] = []
         with self._session as conn:
             before = MAX_SEQ if cursor is None else self._key(conn, cursor)
             while len(rows) <= limit:
-                found = conn.execute(query, (before, *(value for _, value in given), limit + 1)).fetchall()
+                found = conn.execute(query, (before, *values, limit + 1)).fetchall()
                 told = [self._told(conn, row_of(columns)) for _, *columns in found]
                 rows += [row for row in told if status in {None, row.status}]
                 if len(found) <= limit:

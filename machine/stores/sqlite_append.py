@@ -14,6 +14,7 @@ from machine import canonical
 from machine.errors import CorruptionError
 from machine.kernel.run_index import RunRow, advance, ends_with_answer, moves_head_only
 from machine.kernel.run_status import RunStatus
+from machine.labels import labels_in
 from machine.stores import sqlite_inbox, sqlite_lease, sqlite_signals
 from machine.stores.argument_checks import Terms, inbox_moved, invocation_taken, stale
 from machine.stores.base import StoredEvent
@@ -41,8 +42,10 @@ _MOVE_RUN: Final = (
     "UPDATE runs SET op_id = ?, status = ?, created_ms = ?, updated_ms = ?, wake_ms = ?, answered_ms = NULL, "
     "head_seq = ? WHERE key = ?"
 )
-_NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _NEW_EVENT: Final = "INSERT INTO events (run, seq, data, chain) VALUES (?, ?, ?, ?)"
+
+_NEW_LABEL: Final = "INSERT INTO run_labels (run, name, value) VALUES (?, ?, ?)"
 
 NEW_ARTIFACT: Final = "INSERT INTO artifacts (id, kind, data) VALUES (?, ?, ?)"  # exists already: not written
 
@@ -178,6 +181,8 @@ def _new_run(conn: sqlite3.Connection, row: RunRow) -> int:
         raise invocation_taken(invocation, row.run_id, taken[0])
     key = conn.execute(_NEW_RUN, row).lastrowid
     assert key is not None
+    if row.labels is not None:
+        conn.executemany(_NEW_LABEL, [(key, *label) for label in labels_in(row.labels).items()])
     return key
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from machine.errors import CorruptionError
 from machine.kernel.run_index import advance
+from machine.labels import labels_in
 from machine.stores.sqlite_errors import SQLITE_FAILURES, store_error
 from machine.stores.sqlite_rows import RUN_COLUMNS, event_of, row_of
 from machine.stores.sqlite_schedules import all_schedules
@@ -36,7 +37,7 @@ def _problems(conn: sqlite3.Connection, path: Path) -> list[str]:
         read_as_newest(conn, version)
     conn.execute("BEGIN")
     found = list(_size(conn, path))
-    for check in (_structure, _schema, _strays, _schedules, _index):
+    for check in (_structure, _schema, _strays, _labels, _schedules, _index):
         try:
             found.extend(check(conn))
         except (*SQLITE_FAILURES, CorruptionError) as exc:
@@ -91,6 +92,17 @@ def _strays(conn: sqlite3.Connection) -> Iterator[str]:
     odd = "answered_ms IS NOT NULL AND (status <> 'suspended' OR typeof(answered_ms) <> 'integer')"
     for (run_id,) in conn.execute(f"SELECT run_id FROM runs WHERE {odd}"):  # noqa: S608 - a constant
         yield f"index: run {run_id} was answered and is not suspended"
+
+
+def _labels(conn: sqlite3.Connection) -> Iterator[str]:
+    stored: dict[int, dict[str, str]] = {}
+    for run, name, value in conn.execute("SELECT run, name, value FROM run_labels"):
+        stored.setdefault(run, {})[name] = value
+    for key, run_id, text in conn.execute("SELECT key, run_id, labels FROM runs"):
+        if stored.pop(key, {}) != labels_in(text):
+            yield f"index: run {run_id} is not found by the labels that it has"
+    for run in stored:
+        yield f"index: there are labels of a run {run} that has no row"
 
 
 def _schedules(conn: sqlite3.Connection) -> Iterator[str]:

@@ -253,6 +253,32 @@ VERSION_4: Final[tuple[str, ...]] = (
 )
 
 
+VERSION_6: Final[tuple[str, ...]] = (
+    # What the starter of a run calls it: as its log has it, and each label by itself, to be found by.
+    "ALTER TABLE runs ADD COLUMN labels TEXT",
+    """
+    CREATE TABLE run_labels (
+      run INTEGER NOT NULL REFERENCES runs (key),
+      name TEXT NOT NULL,
+      value TEXT NOT NULL,
+      PRIMARY KEY (name, value, run)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER runs_keep_their_labels BEFORE UPDATE OF labels ON runs
+    BEGIN SELECT RAISE(ABORT, 'runs keep their labels'); END
+    """,
+    """
+    CREATE TRIGGER labels_never_change BEFORE UPDATE ON run_labels
+    BEGIN SELECT RAISE(ABORT, 'labels are never changed'); END
+    """,
+    """
+    CREATE TRIGGER labels_never_go BEFORE DELETE ON run_labels
+    BEGIN SELECT RAISE(ABORT, 'labels are never deleted'); END
+    """,
+)
+
+
 class Added(NamedTuple):
     """The columns of `runs` and the tables, each with its columns, that a version added."""
 
@@ -278,5 +304,6 @@ ADDED: tuple[Added, ...] = (
         ),
     ),
     Added((), (f"schedules ({SCHEDULE_COLUMNS})",)),
+    Added(("labels",), ("run_labels (run, name, value)",)),
 )
 """The additions of version n + 2 to version n + 1, in `ADDED[n]`: an older file is read as if they were empty."""

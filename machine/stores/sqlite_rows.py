@@ -13,7 +13,9 @@ from machine.errors import CorruptionError
 from machine.kernel.run_index import RunRow
 from machine.stores.base import StoredEvent
 
-RUN_COLUMNS: Final = "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms"
+RUN_COLUMNS: Final = (
+    "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels"
+)
 """The columns of an index row, in the order of the fields of `RunRow`."""
 
 _ROW_TYPES: Final = (str, str, str, int, int, int)
@@ -29,8 +31,9 @@ def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
 
 def row_of(columns: Sequence[Any]) -> RunRow:
     """Return the index row of its columns. Raises `CorruptionError` when they are invalid."""
-    *most, key, wake = columns
-    optional = (key is None or type(key) is str) and (wake is None or type(wake) is int)
+    *most, key, wake, labels = columns
+    texts = all(value is None or type(value) is str for value in (key, labels))
+    optional = texts and (wake is None or type(wake) is int)
     if tuple(map(type, most)) != _ROW_TYPES or not optional:
         raise CorruptionError(
             f"the index row of run {columns[0]!r} is damaged: it holds values of other types"

@@ -10,13 +10,20 @@ from typing import Final
 
 from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import sqlite_code
-from machine.stores.sqlite_migrations import ADDED, VERSION_1, VERSION_2, VERSION_3, VERSION_4
+from machine.stores.sqlite_migrations import ADDED, VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_6
 from machine.stores.sqlite_schedules import SCHEDULES_TABLE
 
 APPLICATION_ID: Final = 0x4D41_4348
 """The mark of an SQLite file that is a store of this library ("MACH")."""
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, SCHEDULES_TABLE)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    VERSION_1,
+    VERSION_2,
+    VERSION_3,
+    VERSION_4,
+    SCHEDULES_TABLE,
+    VERSION_6,
+)
 """The migrations: `MIGRATIONS[n]` are the statements from version n to n + 1; version 0 is an empty database."""
 
 

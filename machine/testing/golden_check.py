@@ -22,6 +22,7 @@ from machine.errors import Code, MachineError, UsageError
 from machine.ids import OpId
 from machine.io.transport import Transport
 from machine.plan import Plan
+from machine.plan_input import checked_input
 from machine.recordings import divergence_text
 from machine.recordings.bundle import open_bundle
 from machine.recordings.divergence import Cause, Divergence, DivergenceKind
@@ -71,9 +72,10 @@ class Wanted:
         transports = options.get("transports")
         if not isinstance(plan, Plan):
             raise UsageError(f"check takes a Plan first, not {type(plan).__name__}")
-        if input is not None and not isinstance(input, Mapping):
-            raise UsageError(f"the input must be a JSON object, not {type(input).__name__}")
-        config, given = _strict(config or RunConfig()), canonical.decode(canonical.encode(dict(input or {})))
+        checked = checked_input(plan.input, input)
+        if not isinstance(checked, Mapping):
+            raise UsageError(f"the input must be a JSON object, not {type(checked).__name__}")
+        config, given = _strict(config or RunConfig()), canonical.decode(canonical.encode(dict(checked)))
         refuse_in_input(config.secrets, given)  # before a difference could show it
         return Wanted(
             plan=plan,

@@ -32,6 +32,7 @@ from machine.stores.base import MAX_ARTIFACT_BYTES, ZERO_CHAIN, Head, Store, Sto
 from machine.testing.conformance_artifacts import ArtifactConformance
 from machine.testing.conformance_due import DueConformance
 from machine.testing.conformance_keys import KeyConformance
+from machine.testing.conformance_labels import LabelConformance
 from machine.testing.conformance_leases import LeaseConformance
 from machine.testing.conformance_schedules import ScheduleConformance
 from machine.testing.conformance_sharing import StoreFactory
@@ -50,6 +51,7 @@ class StoreConformance(
     LeaseConformance,
     DueConformance,
     SignalConformance,
+    LabelConformance,
     ScheduleConformance,
     KeyConformance,
 ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from machine.events import EffectIntended, Entry, FactRecorded
-from machine.io.attempt_scope import current_task
+from machine.io.settle_barrier import current_task
 from machine.torture.faults import PowerCut
 from machine.torture.faulty_store import TorturedStore
 

@@ -19,7 +19,8 @@ from machine.engine.new_run_id import new_run_id
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.errors import UsageError
-from machine.events import Entry
+from machine.events import Entry, WaitBegun
+from machine.io.child_runs import CHILD_RUN
 from machine.io.transport import Transport, Transports
 from machine.kernel.run_status import FINAL_STATUSES
 from machine.plan import Plan
@@ -224,12 +225,23 @@ def _first_run(
                 hint='answer it in advance, with answers= and clock="skip" (--answer KEY=JSON, --clock skip)',
             )
         log = entries_of(store, run_id)
+        _refuse_children(log)
         script = Script.of(log, store, run_id, idempotent)
     real_transports = anyio.run(_real_transports, config, provided.transports)
     told = summary_of(log)
     first = Outcome(result.status, result.final_snapshot_id, digest_of(told), told, frozenset())
     stage = Stage(plan, given, config, provided.catalogue, run_id, script, real_transports, waiting)
     return stage, first, log
+
+
+def _refuse_children(log: list[Entry]) -> None:
+    """Raise `UsageError` for a run that has begun child runs: the simulated I/O knows the facts of one run."""
+    waits = (entry.event for entry in log if isinstance(entry.event, WaitBegun))
+    if (begun := next((wait for wait in waits if wait.namespace == CHILD_RUN), None)) is not None:
+        raise UsageError(
+            f"{begun.state_id} begins a child run, and a matrix is of one run",
+            hint="torture the plan of the child by itself",
+        )
 
 
 async def _real_transports(config: RunConfig, transports: Transports) -> Mapping[str, Transport]:

@@ -226,3 +226,42 @@ def test_what_cannot_work_is_refused(machine, write, argv):
 def test_it_works_as_a_process(process, write):
     write("plan.py", HEALTHY)
     assert process("doctor", "plan.py", "--replays", 1).out.startswith("healthy")
+
+
+FAMILY = """
+from machine import Plan
+
+child = Plan("child", version="1")
+plan = Plan("family", version="1")
+
+
+@child.state("find.it")
+async def find(ctx, io):
+    ctx["at"] = await io.now()
+    ctx["odd"] = HOW
+
+
+@plan.state("begin.child")
+async def begin(ctx, io):
+    ctx["status"] = (await io.run_child(child, {"n": 1}, key="the child")).status
+"""
+
+
+@pytest.mark.slow
+def test_child_runs_are_examined_with_the_run_that_began_them(machine, write):
+    write("odd.py", FAMILY.replace("HOW", "hash('a text') % 1000"))
+    said = machine("doctor", "odd.py:plan", "--replays", "1")
+    assert said.code == 1
+    assert "in the child run " in said.out
+
+
+@pytest.mark.slow
+def test_a_recording_without_its_child_runs_says_that_they_could_not_be_examined(machine, write):
+    write("family.py", FAMILY.replace("HOW", "1"))
+    run_id = machine("run", "family.py:plan", "--json").json["run_id"]
+    assert machine("doctor", run_id, "--replays", "1").out.startswith("healthy  1 run, 1 replay")
+    machine("export", run_id, "-o", "family.run")
+    said = machine("doctor", "family.run", "--replays", "1")
+    assert said.code == 1
+    assert "error[run_not_found]" in said.out
+    assert "import those of its children and its own into one store" in said.out

@@ -106,6 +106,19 @@ def test_a_run_whose_plan_is_gone_is_told_once_and_left_alone(machine, left, her
     assert said.out.endswith("; 1 left alone\n")
 
 
+def test_a_run_that_dies_too_often_is_told_with_who_else_may_be_at_fault(machine, recorded, write):
+    write("once.json", '{"recoveries": 1}')
+    run_id = machine("run", "prices.py", "--config", "once.json", "--json").json["run_id"]
+    with open_store(STORE) as store:
+        left_behind = left_after(store, run_id, 2)
+    said = machine("work", "--until-idle")
+    assert f"{left_behind}  failed  error[recovery_limit]: " in said.err
+    assert (
+        "note: a worker drives several runs in one process: what killed it may be a handler of another"
+        in said.err
+    )
+
+
 def test_targets_and_options_are_checked_before_anything_is_driven(machine, left):
     (run_id,) = left(5)
     for words, code in (

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from clients.kit import proven
 
-from machine import Plan, RetryPolicy, open_store, replay, run
+from machine import Plan, RetryPolicy, approve, open_store, replay, resume, run
+from machine.errors import StateError
 
 websockets = pytest.importorskip("websockets", "17")
 connect = pytest.importorskip("websockets.asyncio.client").connect
+sync_connect = pytest.importorskip("websockets.sync.client").connect
 sync_server = pytest.importorskip("websockets.sync.server")
 
 PLAN = Path(__file__).with_name("websockets_plan.py")
@@ -208,3 +210,48 @@ def test_what_was_sent_is_not_sent_on_a_new_connection(server):
         result = run(plan, store=store)
     assert dict(result.context) == {"lost": True, "came": "ONCE"}
     assert server.messages == {("echo", "once"): 2}, "the second is another message of the handler"
+
+
+async def in_a_recorded_client(url, io):
+    async with connect(url) as feed:
+        assert await feed.recv() == "0"
+        await io.approval("Go on?", key="go")
+
+
+async def in_a_client_of_io(url, io):
+    async with io.websocket(url, reads=True) as feed:
+        assert await feed.recv() == "0"
+        await io.approval("Go on?", key="go")
+
+
+def in_a_plain_client(url, io):
+    with sync_connect(url) as feed:
+        assert feed.recv() == "0"
+        io.approval("Go on?", key="go")
+
+
+@pytest.mark.parametrize("waits", [in_a_recorded_client, in_a_client_of_io, in_a_plain_client])
+def test_a_wait_while_a_connection_is_open_is_refused_and_behind_it_the_run_waits(server, waits):
+    async def handler(ctx, io):
+        with pytest.raises(StateError) as refused:
+            await waits(f"{server.url}/count", io)
+        ctx["code"] = refused.value.code
+        ctx["by"] = (await io.approval("Go on?", key="go")).by
+
+    def plain(ctx, io):
+        with pytest.raises(StateError) as refused:
+            waits(f"{server.url}/count", io)
+        ctx["code"] = refused.value.code
+        ctx["by"] = io.approval("Go on?", key="go").by
+
+    plan = Plan("client", clients=["websockets"])
+    plan.state("a.only", side_effects="read_only_io")(plain if waits is in_a_plain_client else handler)
+    with open_store("memory://") as store:
+        result = run(plan, store=store)
+        assert (result.status, result.error) == ("suspended", None)
+        approve(result.run_id, store=store, by="ada")
+        server.stop()  # going on opens no connection again
+        result = resume(result.run_id, plan=plan, store=store)
+        assert (result.status, result.error) == ("completed", None)
+        assert dict(result.context) == {"code": "wait_not_here", "by": "ada"}
+        assert replay(result.run_id, plan=plan, store=store).identical

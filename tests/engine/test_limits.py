@@ -331,3 +331,26 @@ def test_a_paranoid_run_reaches_its_limit_too(store, scripted):
     config = attrs.evolve(limited(facts=3), paranoid=True)
     result = run(plan, store=store, config=config, transports={"outside": scripted()})
     check(store, result, plan, "facts", "3")
+
+
+@pytest.mark.parametrize("limits", [{"facts": 5}, {"attempts": 3}])
+def test_a_run_of_concurrent_states_that_is_killed_at_any_event_is_ended_too(
+    store, scripted, crashed_after, limits
+):
+    plan = Plan("op")
+    for number in range(4):
+
+        @plan.state(f"step.s{number}")
+        async def state(ctx, io, number=number):
+            for call in range(2):
+                await io.call("outside", {"state": number, "call": call, "delay": 0.001})
+
+    options = {"plan": plan, "transports": {"outside": scripted()}}
+    config = RunConfig(execution_mode=FanOutJoin(3), limits=Limits(**limits))
+    whole = run(store=store, config=config, **options)
+    for length in range(1, whole.head_seq):
+        cut = crashed_after(store, whole.run_id, length)
+        assert replay(whole.run_id, plan=plan, store=cut).identical
+        result = resume(whole.run_id, store=cut, **options)
+        (reached,) = of(cut, whole.run_id, LimitReached)
+        check(cut, result, plan, reached.name, reached.value)

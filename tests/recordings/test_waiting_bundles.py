@@ -141,6 +141,7 @@ def test_an_open_run_cannot_be_written_for_people(store, waiting):
     with pytest.raises(BundleError, match="it has not ended") as caught:
         machine.export_run(waiting, store=store, readable=True)
     assert caught.value.code == "bundle_not_readable"
+    assert caught.value.hint == "export it without --readable, or in this form when it has ended"
 
 
 def resummed(line):

@@ -12,12 +12,15 @@ from machine.canonical import encode
 from machine.errors import ConfigError
 from machine.secrets.credential_formats import FORMATS, format_of
 from machine.secrets.credential_looks import looks_like_credential, looks_strong
+from machine.secrets.detect import findings, says_nothing
 from machine.secrets.header_names import HEADERS, PARAMETERS
 from machine.secrets.known_values import Known
 from machine.secrets.names import EXACT, PLURAL, WEAK, Strength, field_strength, header_strength
 from machine.secrets.redact import redact, say_text
+from machine.secrets.redacted_text import Work
 from machine.secrets.rules import rules_of
 from machine.secrets.running_text import look_at
+from machine.secrets.value_places import ROOT
 
 RULES = rules_of(SecretPolicy())
 VALUE = "Zq7vK8pLmW3xR7tY"
@@ -505,3 +508,20 @@ def test_a_recording_keeps_patterns_of_the_syntax_of_its_day():
     said = codec.to_json(RunConfig(secrets=SecretPolicy(patterns=["a"])))
     said["secrets"]["patterns"] = ["a(?=b)"]
     assert codec.from_json(said, RunConfig).secrets.patterns == ("a(?=b)",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "role", "messages", "x=1", f"token={VALUE}", f"Bearer {VALUE}", VALUE, "AKIA" + "Q" * 16, "u:p@h"],
+)
+def test_a_key_that_says_nothing_by_itself_holds_nothing(text):
+    assert not (says_nothing(RULES, text) and findings(RULES, ROOT, text, Work(), request=True))
+
+
+@pytest.mark.parametrize("key", [f"Bearer {VALUE}", VALUE])
+def test_a_key_that_is_a_known_secret_is_replaced(key):
+    """Also where it is known from another place only."""
+    document = {"headers": {"authorization": f"Bearer {VALUE}"}, "json": {key: 1}}
+    known = Known()
+    known.learn("token", VALUE, sure=True)
+    assert VALUE not in str(redact(RULES, known, "http", document, request=True, name=str).document)

@@ -88,7 +88,7 @@ def test_the_settings_are_those_of_a_durable_store(path, synchronous, number):
     with SqliteStore(path, synchronous=synchronous) as store:
         conn = store._session.conn
         assert pragma(conn, "application_id") == 0x4D414348
-        assert pragma(conn, "user_version") == 5
+        assert pragma(conn, "user_version") == 6
         assert pragma(conn, "journal_mode") == "wal"
         assert pragma(conn, "synchronous") == number
         assert pragma(conn, "busy_timeout") == 10_000
@@ -168,9 +168,9 @@ def test_a_path_that_is_not_utf8_works(tmp_path):
         "UPDATE runs SET run_id = 'x'",
         "UPDATE runs SET key = 7",
         "DELETE FROM runs",
-        "INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0, NULL, NULL, NULL FROM runs",
-        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0, NULL, NULL, NULL)",
-        "INSERT OR REPLACE INTO runs VALUES (7, 'x', '', '', 0, 0, 0, 'key', NULL, NULL)",
+        "INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0, NULL, NULL, NULL, NULL FROM runs",
+        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0, NULL, NULL, NULL, NULL)",
+        "INSERT OR REPLACE INTO runs VALUES (7, 'x', '', '', 0, 0, 0, 'key', NULL, NULL, NULL)",
         "UPDATE runs SET invocation_key = NULL",
         "UPDATE leases SET epoch = 0",
         "UPDATE leases SET run_id = 'x'",
@@ -292,10 +292,10 @@ def test_a_path_with_a_nul_is_refused():
 def test_a_newer_schema_is_refused(raw, path):
     raw.execute("PRAGMA user_version = 7")
     raw.close()
-    with pytest.raises(OtherStoreError, match=r"version 7.* up to 5") as caught:
+    with pytest.raises(OtherStoreError, match=r"version 7.* up to 6") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NEWER_SCHEMA
-    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 5}
+    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 6}
 
 
 def test_an_impossible_schema_is_damage(raw, path):
@@ -313,7 +313,7 @@ def test_an_older_schema_is_migrated_with_all_it_holds(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with SqliteStore(path, create=False) as store:
         conn = store._session.conn
-        assert pragma(conn, "user_version") == 6
+        assert pragma(conn, "user_version") == 7
         assert conn.execute("SELECT count(*) FROM more").fetchone() == (1,)
         assert list(store.read_range(RUN)) == log_of(RUN, 3, info={"invocation_key": "key"})
     with SqliteStore(path) as again:
@@ -325,7 +325,7 @@ def test_a_migration_that_fails_changes_nothing(raw, path, monkeypatch):
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", steps)
     with pytest.raises(CorruptionError):
         SqliteStore(path)
-    assert pragma(raw, "user_version") == 5
+    assert pragma(raw, "user_version") == 6
     assert "more" not in "".join(raw.iterdump())
 
 

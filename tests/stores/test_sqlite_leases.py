@@ -45,7 +45,7 @@ def synchronous(store):
 def test_a_file_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(path, version_1):
     log = version_1(path)
     with SqliteStore(path, create=False) as store:
-        assert store._session.conn.execute("PRAGMA user_version").fetchone() == (5,)
+        assert store._session.conn.execute("PRAGMA user_version").fetchone() == (6,)
         assert list(store.read_range(RUN)) == log
         assert store.integrity_problems() == []
         lease = store.acquire(RUN, "one", 1_000)

@@ -21,7 +21,7 @@ def filled(path, count):
     logs = [(number, run_id_of(number), log_of(run_id_of(number), 2)) for number in range(1, count)]
     with closing(sqlite3.connect(path)) as conn:
         conn.executemany(
-            "INSERT INTO runs VALUES (?, ?, 'demo', 'running', ?, ?, 2, NULL, NULL, NULL)",
+            "INSERT INTO runs VALUES (?, ?, 'demo', 'running', ?, ?, 2, NULL, NULL, NULL, NULL)",
             [(number, run_id, number, number) for number, run_id, _ in logs],
         )
         conn.executemany(

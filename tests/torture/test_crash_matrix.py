@@ -323,6 +323,22 @@ def test_a_fault_that_is_none_is_refused(small):
         crash_matrix(small, faults=["flood"])
 
 
+def test_a_run_with_child_runs_is_refused_as_what_it_is():
+    child, parent = Plan("child", version="1"), Plan("parent", version="1")
+
+    @child.state("a.one")
+    async def one(ctx, io):
+        ctx["now"] = await io.now()
+
+    @parent.state("a.begin")
+    async def begin(ctx, io):
+        ctx["status"] = (await io.run_child(child)).status
+
+    with pytest.raises(UsageError, match="begins a child run, and a matrix is of one run"):
+        crash_matrix(parent)
+    assert crash_matrix(child, faults=["killed_after_append"]).safe
+
+
 def test_the_waits_between_attempts_take_no_time(small):
     import anyio
 
