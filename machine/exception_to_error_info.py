@@ -112,8 +112,10 @@ def refused(message: str, code: Code, *, retryable: bool = False) -> ErrorInfo:
     return StateError(message, code=code, retryable=retryable).info
 
 
-def orphaned(state_id: str) -> ErrorInfo:
-    """Return the error that closes an attempt which a crash left open."""
+def orphaned(state_id: str, *, limited: bool = False) -> ErrorInfo:
+    """Return the error that closes an attempt which a crash left open, perhaps at a limit of its run."""
+    if limited:  # as if its driver had closed it
+        return interrupted(state_id, cancelled=False, limited=True)
     text = f"the attempt of {state_id} was left open by a crash"
     return refused(text, Code.ORPHAN_ATTEMPT_RECOVERED, retryable=True)
 

@@ -38,6 +38,7 @@ RANKS = {
                 "lazy_loading",
                 "limits",
                 "model_prices",
+                "policy",
             ),
             *("process_identity", "unstorable_values", "termination"),
         ),

@@ -99,7 +99,7 @@ COMMANDS: Final = {
         "machine.cli.policy:check",
         "Try a policy on the calls of a recorded run, before it is in force.",
     ),
-    "plan": ("machine.cli.plan:plan", "Show a plan's validated graph."),
+    "plan": ("machine.cli.plan:plan", "Show a plan's validated graph, and the input that it takes."),
     "torture": (
         "machine.cli.torture:torture",
         "Crash a run at every boundary, with every fault, and check that it recovers.",

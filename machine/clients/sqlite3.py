@@ -7,6 +7,7 @@ in building rows; what its methods do, a session does. The real connection is op
 from __future__ import annotations
 
 import functools
+import os
 import sqlite3
 import sqlite3.dbapi2
 import threading
@@ -20,7 +21,13 @@ from machine.clients.sql_session import SqlSession
 from machine.clients.sqlite_cursor import CursorMixin
 from machine.clients.sqlite_live import CLASSES, SqliteLive, is_private, name_of
 from machine.errors import IoError
+from machine.io.client_calls import ClientCalls
+from machine.watch import audit_hook
+from machine.watch.code_owner import CALLER
 from machine.watch.watch import unguarded
+
+NAMES: Final = ("sqlite3", "sqlalchemy")
+"""The libraries whose connections `sqlite3.connect` opens."""
 
 _UNCHANGED: Final = sqlite3.connect
 _PLAIN: Final = frozenset({int, float, str, bytes, type(None)})
@@ -48,14 +55,30 @@ def patch() -> Callable[[], None]:
 
     def make(before: Any) -> Any:
         def connecting(database: Any, *args: Any, **options: Any) -> Any:
-            io = recorder("sqlite3", "sqlalchemy")
+            io = recorder(*NAMES)
             return (
                 before(database, *args, **options) if io is None else connect(io, database, *args, **options)
             )
 
         return connecting
 
+    audit_hook.install(following=False)
+    audit_hook.CLAIMED["sqlite3.connect"] = _refuse_direct
     return all_of([replaced(sqlite3, "connect", make), replaced(sqlite3.dbapi2, "connect", make)])
+
+
+def _refuse_direct(args: tuple[Any, ...]) -> bool:
+    """Refuse a connection that a handler opens past `sqlite3.connect`; say whether its plan records them.
+
+    Only an audit event tells of every one. A private database is left to the handler.
+    """
+    io = CALLER.get()
+    if not isinstance(io, ClientCalls) or io.clients.keys().isdisjoint(NAMES):
+        return False
+    database = args[0] if isinstance(args[0], str | bytes | os.PathLike) else ""
+    if not is_private(os.fsdecode(database)):
+        raise not_recorded("sqlite3.Connection(...)", "open it with sqlite3.connect(...)")
+    return True
 
 
 @functools.cache

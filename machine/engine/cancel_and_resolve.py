@@ -106,7 +106,7 @@ async def cancel(
 
     A run with cleanup states does these first. One that nobody drives is left to whoever resumes it (`running`),
     and one whose cleanup waits is `suspended`. A cancel of a run whose cleanup has begun ends it without the rest.
-    The log has the `reason`, and `by` whom, otherwise the user of this process; secrets in them are replaced.
+    The log has the `reason` and who asked (`by`, else the user of this process), with placeholders for secrets.
 
     The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises
     `NotFoundError`, and `RunError`: `invalid_transition` when the run has ended already, `run_moved` when it goes

@@ -127,6 +127,11 @@ class ChildRuns:
         await anyio.sleep_forever()
         raise reason
 
+    def spent(self, run_id: str) -> str | None:
+        """Return what a child that has ended has spent, as the info of a fact says it; None for nothing."""
+        history, _ = run_reader.folded(self._store, run_id)
+        return history.usage.spent
+
     async def give_up(self, run_id: str) -> None:
         """Cancel a child, durably, unless it has ended or belongs to another run."""
         await end_child(self._store, run_id, self._run_id, self._end)

@@ -66,7 +66,6 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Frontier
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
-from machine.kernel.state_history import StateStatus
 from machine.kernel.suspension import of_handlers
 from machine.plan import Graph
 from machine.recorded_clients import Clients
@@ -298,7 +297,8 @@ class Run:
         if self.log.carry(decision):
             return
         state = self.graph.states[decision.state_id]
-        earlier = await self._earlier(decision) if self._goes_on(decision) else None
+        known = self.log.history.states.get(decision.state_id)
+        earlier = await self._earlier(decision) if known is not None and known.goes_on else None
         entered = StateEntered(state.id, decision.attempt, decision.base_snapshot_id)
         await self.log.emit([entered], self._merged())
         if self._bounded or self.careful:
@@ -331,11 +331,6 @@ class Run:
 
     def _interrupted(self, state_id: str) -> ErrorInfo:
         return interrupted(state_id, cancelled=self.control.cancelling, limited=self.log.history.limited)
-
-    def _goes_on(self, decision: EnterState) -> bool:
-        """Say whether an attempt was suspended and goes on."""
-        known = self.log.history.states.get(decision.state_id)
-        return known is not None and known.status is StateStatus.SUSPENDED and not known.anew
 
     async def _earlier(self, decision: EnterState) -> Earlier | None:
         """Return the recorded part of an attempt that goes on, None in a replay."""

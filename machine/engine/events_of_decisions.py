@@ -36,7 +36,7 @@ def events_of(decision: Decision, history: History) -> list[Event]:
     """Return the events of a decision, in order; none for one that a driver performs otherwise."""
     match decision:
         case RecoverOrphan(state_id):
-            return [StateFailed(state_id, orphaned(state_id))]
+            return [StateFailed(state_id, orphaned(state_id, limited=history.limited))]
         case ReachLimit(reached):
             return [reached]
         case SkipState(state_id, reason):

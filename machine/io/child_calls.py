@@ -20,11 +20,12 @@ from machine.io.child_runs import CHILD_RUN, ChildResult, OnParentEnd, child_id
 from machine.io.request_fields import refusal
 from machine.io.waits import WaitCalls, limit_fields
 from machine.kernel.open_waits import CHILD
+from machine.kernel.usage import SPENT
 from machine.plan import Plan
 from machine.plan_input import checked_input
 from machine.watch.watch import engine_at_work
 
-Emit = Callable[[Call, FactValue, Payloads], Awaitable[FactRecorded]]
+Emit = Callable[[Call, FactValue, Payloads, Mapping[str, str] | None], Awaitable[FactRecorded]]
 """Function that records the outcome of a call, and returns its fact."""
 
 
@@ -116,7 +117,9 @@ class ChildCalls(WaitCalls):
                 return None
             payloads = Payloads()
             payload_id = payloads.add(ArtifactKind.FACT_PAYLOAD, canonical.encode(outcome))
-            fact = await emit(call, FactValue(payload_id), payloads)
+            spent = scope.run.children.spent(wait.child) if scope.run.controls is not None else None
+            info = None if spent is None else {SPENT: spent}
+            fact = await emit(call, FactValue(payload_id), payloads, info)
             await handing.turn(call, scope.log.history.head_seq)
         except anyio.get_cancelled_exc_class():
             if call.key in scope.log.history.open_waits.by_key and not (scope.cut or scope.put_away):

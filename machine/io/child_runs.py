@@ -61,6 +61,10 @@ class Children(Protocol):
         """Drive a child, and return its outcome; None when it waits, or another process drives it."""
         ...
 
+    def spent(self, run_id: str) -> str | None:
+        """Return what a child that has ended has spent, as the info of a fact says it; None for nothing."""
+        ...
+
     async def give_up(self, run_id: str) -> None:
         """Cancel a child, durably, unless it has ended or belongs to another run."""
         ...

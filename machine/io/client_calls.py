@@ -110,6 +110,13 @@ class ClientCalls(ABC):
         `send` gets the request as it is to be sent and returns the response, both JSON. `place` is that of the call
         in a transaction. Raises the recorded `IoError` if that raised one.
         """
+        if not self.stops_the_loop():
+            raise StateError(
+                f"an asynchronous client ({namespace}) is used on an event loop of another thread than the run's",
+                code=Code.IO_IN_ANOTHER_LOOP,
+                hint="declare the handler with async def and await the client there, or use the blocking client of "
+                "its library in a handler that is a plain function",
+            )
         with engine_at_work(), performing(ClientWork(namespace, send)):
             return self._whole(await self._fact(self._client(namespace, request, rules, place))).response
 

@@ -174,7 +174,7 @@ class History:
             self.usage.states += 1
         else:
             log_rules.check_begins_again(state, seq, state_id, cleaning=self.cleanup is not None)
-        goes_on = state.status is StateStatus.SUSPENDED and not state.anew
+        goes_on = state.goes_on
         number = state.attempts - goes_on
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
         due = self.checkpoint if self.one_by_one else state.base_snapshot_id

@@ -137,6 +137,11 @@ class StateHistory:
         """True for a part of the work that failed for good, and that the run went on without."""
         return self.reason is not None and self.reason.startswith(FAILED) and not self.cleans
 
+    @property
+    def goes_on(self) -> bool:
+        """True while its last attempt is suspended, and the next one is the same."""
+        return self.status is StateStatus.SUSPENDED and not self.anew
+
     def leads_to(self, state_id: str) -> bool:
         """Say whether the edge to a successor is live."""
         by_passed = self.reason is not None and self.reason.startswith((NOT_TAKEN, UNREACHABLE))

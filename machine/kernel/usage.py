@@ -90,6 +90,17 @@ class Usage:
         """The tokens of both kinds."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def limited(self) -> bool:
+        """True once the run has used up a limit."""
+        return self.reached is not None
+
+    @property
+    def spent(self) -> str | None:
+        """The tokens and dollars so far as the info of a fact says them, None for nothing."""
+        spent = Spent(self.input_tokens, self.output_tokens, self.cost)
+        return spent.text() if any(spent) else None
+
     def count_fact(self, info: Mapping[str, Any]) -> None:
         """Count a fact, with what its info says."""
         self.facts += 1

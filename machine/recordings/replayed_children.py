@@ -36,6 +36,9 @@ class ReplayedChildren:
         del key, run_id
         return None
 
+    def spent(self, run_id: str) -> None:
+        """Return nothing: a replay reads what a child has spent."""
+
     async def give_up(self, run_id: str) -> None:
         """Do nothing: a replay cancels nothing."""
 

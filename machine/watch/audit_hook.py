@@ -12,6 +12,7 @@ import functools
 import os
 import sys
 import threading
+from collections.abc import Callable
 from enum import Enum
 from pathlib import PurePath
 from types import FrameType
@@ -181,12 +182,18 @@ def _install_once() -> None:
     sys.addaudithook(_hook)
 
 
+CLAIMED: Final[dict[str, Callable[[tuple[Any, ...]], bool]]] = {}
+"""Functions that judge an event where calls of its library are recorded, by its name; True: no watch sees it."""
+
+
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     # called for every audit event of the process: the table lookup settles nearly all of them
     act = ACTS.get(event)
     if act is None:
         if event == "import" and (importing := watching()) is not None:
             importing.imports(args[0])
+        return
+    if (judge := CLAIMED.get(event)) is not None and judge(args):
         return
     watch = watching()
     if watch is not None:

@@ -142,8 +142,8 @@ def test_changed_code_is_refused_and_the_file_is_as_it_was(machine, recorded_her
         (lambda text: text[: text.index("-- plan")], "it has no end: a part of it is missing"),
         (lambda text: text.replace("\n", "\r\n"), "CRLF"),
         (
-            lambda text: text.replace('"version":2', '"version":6'),
-            "newer version of machine: its format is 6",
+            lambda text: text.replace('"version":2', '"version":99'),
+            "newer version of machine: its format is 99",
         ),
         (lambda text: "nothing\n", "it is not a bundle"),
     ],

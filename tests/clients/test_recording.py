@@ -488,3 +488,22 @@ def test_a_library_that_is_imported_after_all_runs_stays_as_it_is(server, store,
         assert run(one_state(lambda ctx: None), store=store).error is None
     library = importlib.import_module(unimported)
     assert not hasattr(library.HTTPTransport.handle_request, "__wrapped__")
+
+
+def test_an_asynchronous_client_on_a_loop_of_a_plain_handler_is_told_what_to_do(store):
+    """One that is recorded wherever it runs, as those of HTTP and gRPC are, is not refused."""
+    redis = pytest.importorskip("redis.asyncio")
+
+    def handler(ctx, io, rec):
+        async def ask():
+            async with redis.Redis(port=1) as client:
+                await client.get("a")
+
+        asyncio.run(ask())
+
+    plan = one_state(handler, clients=["redis"], side_effects="read_only_io")
+    result = run(plan, store=store, config=machine.RunConfig(undeclared_io="allow"))
+    assert result.error.code == "io_in_another_loop"
+    assert "async def" in result.error.message
+    assert "the blocking client" in result.error.message
+    assert replay(result.run_id, plan=plan, store=store).identical

@@ -11,7 +11,7 @@ import pytest
 from clients.database_kit import survive_cuts
 from clients.kit import proven
 
-from machine import Plan, open_store, replay, run
+from machine import Plan, RunConfig, open_store, replay, run
 
 PLAN = Path(__file__).with_name("sqlite3_plan.py")
 WRITTEN = Counter({("ann", 3.5): 1, ("bob", None): 1, ("cid", None): 1, ("dan", None): 1, ("eve", 7.0): 1})
@@ -181,3 +181,26 @@ def test_a_connection_is_plain_where_the_plan_records_none(path):
     with open_store("memory://") as store:
         assert run(plan, store=store).context == {"plain": True}
     assert type(sqlite3.connect(":memory:")) is sqlite3.Connection
+
+
+class _Own(sqlite3.Connection):
+    """A class that was made before any plan recorded the library."""
+
+
+@pytest.mark.parametrize("kind", [sqlite3.Connection, _Own])
+def test_a_connection_that_is_made_past_connect_is_refused_by_name(kind, path):
+    def handler(ctx, io, rec):
+        with closing(kind(":memory:")) as db:
+            ctx["private"] = db.execute("SELECT 1").fetchone()[0]
+        kind(path)
+
+    plan = Plan("direct", clients=["sqlite3"])
+    plan.state("a.b", side_effects="read_only_io")(handler)
+    with open_store("memory://") as store:
+        result = run(plan, store=store, config=RunConfig(undeclared_io="allow"))
+        assert result.error.code == "sql_not_recorded"
+        assert "sqlite3.Connection(...)" in result.error.message
+        assert not path.exists()
+        assert replay(result.run_id, plan=plan, store=store).identical
+    with closing(kind(path)) as db:  # outside of handlers it is what it is
+        assert db.execute("SELECT 1").fetchone() == (1,)

@@ -287,3 +287,18 @@ def server():
         yield f"http://127.0.0.1:{serving.server_address[1]}"
         serving.shutdown()
         thread.join()
+
+
+def test_what_a_child_run_has_spent_counts_for_its_parent(store):
+    child, parent = spends({"input_tokens": 5, "cost_usd": "0.07"}), Plan("parent")
+
+    @parent.state("step.asks")
+    async def asks_children(ctx, io):
+        for number in range(5):
+            ctx[f"child {number}"] = (await io.run_child(child, {"number": number})).status
+
+    result = run(parent, store=store, config=RunConfig(limits=Limits(cost="0.20")))
+    assert result.error.details == {"limit": "cost", "value": "0.21"}
+    usage = usage_of(store, result.run_id)
+    assert (usage.input_tokens, usage.of("cost")) == (15, "0.21")
+    assert replay(result.run_id, plan=parent, store=store).identical

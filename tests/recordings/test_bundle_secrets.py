@@ -338,7 +338,7 @@ def test_a_bundle_whose_seals_are_not_where_they_are_due_is_refused(store, run_i
     ):
         path.write_bytes(wrong)
         refused(path, MemoryStore(), WORD, "bundle_invalid")
-    path.write_bytes(edited(data, lambda header: header.replace(b'"version":3', b'"version":6')))
+    path.write_bytes(edited(data, lambda header: header.replace(b'"version":3', b'"version":99')))
     refused(path, MemoryStore(), WORD, "bundle_newer_format")
 
 
