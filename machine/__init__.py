@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from machine.state import StateOutcome as StateOutcome
     from machine.stores import Store as Store
     from machine.stores import open_store as open_store
+    from machine.sync import apply as apply
     from machine.sync import approve as approve
     from machine.sync import cancel as cancel
     from machine.sync import compare as compare
@@ -111,6 +112,7 @@ _HOMES: Final = {
     **dict.fromkeys(
         (
             *(
+                "apply",
                 "approve",
                 "cancel",
                 "compare",
@@ -137,7 +139,7 @@ _MOVED: Final = {
     ),
     "results": (
         "Blame Bundle CompareResult ComparedState Divergence DryEffect DryRun DryState EffectWait ExecResult "
-        "FileContent ForkResult ForkedFact Graph IoResult Leak MissedKey PlanWait Race RunDiff "
+        "FileContent ForkResult ForkedFact Graph IoResult Leak PlanWait Race RunDiff "
         "SchedulesResult Undeclared VerifyResult"
     ),
 }

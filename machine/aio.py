@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from machine.default_store import DEFAULT_STORE, with_default_store
+from machine.engine import apply as applying
 from machine.engine import dry_run as dry
 from machine.engine import start_and_resume
 from machine.engine import work as working
@@ -24,6 +25,7 @@ from machine.stores.base import Store
 
 __all__ = [
     "Stop",
+    "apply",
     "approve",
     "cancel",
     "compare",
@@ -44,7 +46,8 @@ __all__ = [
 ]
 
 run = answered(seconded(start_and_resume.run))
-dry_run = seconded(dry.dry_run)
+dry_run = seconded(answered(dry.dry_run, "answers_from"))
+apply = seconded(applying.apply)
 resume = seconded(start_and_resume.resume)
 work = seconded(working.work)
 run_schedules = seconded(working.run_schedules)

@@ -105,6 +105,8 @@ class IoMode(StrEnum):
     """Calls are performed and recorded."""
     REPLAY = "replay"
     """Only recorded facts are returned: those of the run, and those of the recording it takes its facts from."""
+    DRY_RUN = "dry_run"
+    """Reads are performed and recorded; effects are not performed, and answered by previewed outcomes."""
 
 
 class Durability(StrEnum):
@@ -290,7 +292,8 @@ class RunConfig:
 
     `exec_allow` lists path prefixes; a program that `io.exec` starts must lie under one of them. `secrets` says
     what must never be recorded. `undeclared_io` selects the reaction to acts of handlers without `io`. `io_mode` is
-    `replay` for a run that takes all its facts from a recording and never goes outside (`run(facts_from=...)`), and
+    `replay` for a run that takes all its facts from a recording and never goes outside (`run(facts_from=...)`), or
+    `dry_run` for one that applies no effect (`dry_run`), and
     `replay_missing_fact_retryable` says whether its calls without a fact may be tried again. `paranoid` runs each
     state a second time, at once and from its own facts, and fails it where the two differ. `recoveries` is the
     number of attempts of one state in a row that may end with the death of their driver, without any new fact,
@@ -323,6 +326,10 @@ class RunConfig:
 
 def check_startable(config: RunConfig, *, facts: bool = False) -> None:
     """Raise `ConfigError` for a configuration that no new run can have, with or without `facts` of a recording."""
+    if config.io_mode is IoMode.DRY_RUN:
+        raise _refuse(
+            "io_mode", 'is "dry_run", which is for dry runs: machine.dry_run, machine run --dry-run'
+        )
     if config.io_mode is not IoMode.LIVE and not facts:
         raise ConfigError(
             f'io_mode must be "live", not "{config.io_mode}": this run has no facts to answer its calls from',

@@ -62,6 +62,15 @@ class Code(StrEnum):
     LOG_CLEANUP = "log_cleanup"
     LOG_LIMIT = "log_limit"
     INVALID_TRANSITION = "invalid_transition"
+    # dry runs
+    INVALID_PREVIEW = "invalid_preview"
+    KNOWN_AFTER_APPLY = "known_after_apply"
+    NOT_A_DRY_RUN = "not_a_dry_run"
+    DRY_RUN_UNFINISHED = "dry_run_unfinished"
+    DRY_RUN_CHANGED = "dry_run_changed"
+    DRY_RUN_TOO_OLD = "dry_run_too_old"
+    DRY_RUN_APPLIED = "dry_run_applied"
+    EFFECT_REJECTED = "effect_rejected"
     # databases
     SQL_ERROR = "sql_error"
     SQL_VALUE = "sql_value"

@@ -204,6 +204,7 @@ class Plan:
         reconcile: Handler | None = ...,
         run: str = ...,
         on_error: str = ...,
+        preview: Any = ...,
     ) -> Callable[[Handler], PlanState]: ...
 
     def state(
@@ -222,6 +223,7 @@ class Plan:
         reconcile: Handler | None = None,
         run: str = RunsOn.SUCCESS,
         on_error: str = OnError.FAIL,
+        preview: Any = None,
     ) -> PlanState | Callable[[Handler], PlanState]:
         """Make the decorated function, async or not, a state called `<op_id>.<name>`.
 
@@ -246,6 +248,7 @@ class Plan:
                     reconcile=reconcile,
                     run=run,
                     on_error=on_error,
+                    preview=preview,
                 )
             except PlanError as exc:
                 raise PlanError(f"state {called!r}: {exc.message}", code=exc.code, hint=exc.hint) from exc

@@ -48,7 +48,7 @@ def check_key(state: PlanState) -> None:
 
 
 def by_tag(state: PlanState, states: Mapping[str, PlanState]) -> list[str]:
-    """Return the states that a state follows because of a tag in its `depends_on`."""
+    """Return the states that a state follows by the tags that it depends on. Raises `PlanError`."""
     found: list[str] = []
     for tag in state.meta.depends_on:
         before: list[str] = []

@@ -12,10 +12,10 @@ from machine.lazy_loading import lazy_names
 if TYPE_CHECKING:
     from machine.engine.answers import GivenAnswer as GivenAnswer
     from machine.engine.answers import SentSignal as SentSignal
-    from machine.engine.dry_run import DryEffect as DryEffect
+    from machine.engine.dry_report import DryEffect as DryEffect
+    from machine.engine.dry_report import DryNeed as DryNeed
+    from machine.engine.dry_report import DryState as DryState
     from machine.engine.dry_run import DryRun as DryRun
-    from machine.engine.dry_run import DryState as DryState
-    from machine.engine.dry_run import MissedKey as MissedKey
     from machine.engine.open_wait_info import OpenWaitInfo as OpenWaitInfo
     from machine.engine.scan_file import Leak as Leak
     from machine.engine.work import WorkReporter as WorkReporter
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from machine.watch.watch import Undeclared as Undeclared
 
 _HOMES: Final = {
-    **dict.fromkeys(("DryEffect", "DryRun", "DryState", "MissedKey"), "machine.engine.dry_run"),
+    **dict.fromkeys(("DryEffect", "DryNeed", "DryState"), "machine.engine.dry_report"),
+    "DryRun": "machine.engine.dry_run",
     **dict.fromkeys(("GivenAnswer", "SentSignal"), "machine.engine.answers"),
     "OpenWaitInfo": "machine.engine.open_wait_info",
     "Leak": "machine.engine.scan_file",

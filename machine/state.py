@@ -156,13 +156,14 @@ def _on_error(value: str) -> OnError:
 
 @attrs.frozen(kw_only=True)
 class StateMeta:
-    """The declaration of a state. All of it but functions is part of the plan's fingerprint.
+    """The declaration of a state. All of it but functions and previews is part of the plan's fingerprint.
 
     `timeout` is in seconds and covers one attempt; `retry` overrides the run's policy; `idempotency` is the key an
     effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an
     effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
-    `effect.happened(response)` or `effect.not_done()`. `run` makes a cleanup state, and `on_error` says whether the
-    run goes on without the state when it has failed for good.
+    `effect.happened(response)` or `effect.not_done()`. `preview` is the outcome of its effects in a dry run, or a
+    function `(ctx, request)` that returns it, `NotImplemented` for one that it does not know. `run` makes a cleanup
+    state, and `on_error` says whether the run goes on without the state when it has failed for good.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
@@ -176,6 +177,7 @@ class StateMeta:
     timeout: float | None = attrs.field(default=None)
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
     reconcile: Handler | None = attrs.field(default=None)
+    preview: Any = attrs.field(default=None)
     run: RunsOn = attrs.field(default=RunsOn.SUCCESS, converter=_runs_on)
     on_error: OnError = attrs.field(default=OnError.FAIL, converter=_on_error)
 
@@ -225,6 +227,11 @@ class StateMeta:
             )
 
     def __attrs_post_init__(self) -> None:
+        if self.preview is not None and self.side_effects is not SideEffects.APPLY_SIDE_EFFECT:
+            raise PlanError(
+                "preview is the outcome of effects in a dry run, and this state applies none",
+                hint='add side_effects="apply_side_effect" if it does; otherwise leave preview= out',
+            )
         # the standard tag follows from the declaration, so that --skip-tag apply_side_effect misses nothing
         if self.side_effects is SideEffects.APPLY_SIDE_EFFECT and EFFECT_TAG not in self.tags:
             object.__setattr__(self, "tags", (*self.tags, EFFECT_TAG))
@@ -248,6 +255,7 @@ class StateMeta:
             reconcile=self.reconcile if reconciles else None,
             run=meta.get("run", RunsOn.SUCCESS),
             on_error=meta.get("on_error", OnError.FAIL),
+            preview=self.preview if "preview" in meta else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -260,6 +268,9 @@ class StateMeta:
                 idempotency = {"type": "key", "key": key}
             case _:
                 idempotency = {"type": "key", "function": True}
+        preview = (
+            {} if self.preview is None else {"preview": "function" if callable(self.preview) else "value"}
+        )
         return {
             "tags": [str(tag) for tag in self.tags],
             "depends_on": [str(tag) for tag in self.depends_on],
@@ -272,6 +283,7 @@ class StateMeta:
             # absent at their defaults, so that the plans of earlier versions keep their ids
             **({"run": self.run.value} if self.cleanup else {}),
             **({"on_error": self.on_error.value} if self.on_error is not OnError.FAIL else {}),
+            **preview,
         }
 
 

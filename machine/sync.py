@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from machine.engine import answers, cancel_and_resolve, open_wait_info, start_and_resume
+from machine.engine import apply as applying
 from machine.engine import dry_run as dry
 from machine.engine import work as working
 from machine.engine.work_stop import Stop, asked_by_signals
@@ -86,7 +87,8 @@ def _stoppable(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
 
 
 run = _plain(answered(seconded(start_and_resume.run)), drives=True)
-dry_run = _plain(seconded(dry.dry_run), drives=True)
+dry_run = _plain(seconded(answered(dry.dry_run, "answers_from")), drives=True)
+apply = _plain(seconded(applying.apply), drives=True)
 resume = _plain(seconded(start_and_resume.resume), drives=True)
 fork = _plain(forking.fork, drives=True)
 retry = _plain(retrying.retry, drives=True)

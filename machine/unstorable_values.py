@@ -6,7 +6,12 @@ from typing import Any, Final
 
 
 def known_remedy(value: Any) -> str | None:
-    """Return the replacement for a value of a well-known type that cannot be stored, or None."""
+    """Return the replacement for a value of a well-known type that cannot be stored, or None.
+
+    Raises what a value raises that stands for one which is not known yet.
+    """
+    if (needed := getattr(type(value), "__machine_needed__", None)) is not None:
+        needed(value)
     library, name = type(value).__module__.partition(".")[0], type(value).__name__
     if name in {"DataFrame", "LazyFrame", "Series", "Table", "RecordBatch", "ndarray", "Index", "Tensor"}:
         return _OF_TABLES.get((library, name)) or _OF_TABLES.get((library, "")) or _OF_TABLES["", ""]

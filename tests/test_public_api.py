@@ -150,7 +150,7 @@ MOVED = {
     """,
     "results": """
         Blame Bundle CompareResult ComparedState Divergence DryEffect DryRun DryState EffectWait ExecResult
-        FileContent ForkResult ForkedFact Graph IoResult Leak MissedKey PlanWait Race RunDiff SchedulesResult
+        FileContent ForkResult ForkedFact Graph IoResult Leak PlanWait Race RunDiff SchedulesResult
         Undeclared VerifyResult
     """,
 }

@@ -34,6 +34,7 @@ COMMANDS: Final = {
         "machine.cli.retry:retry",
         "Go on from where a run failed, as a new run with the present code.",
     ),
+    "apply": ("machine.cli.apply:apply", "Start the run that a dry run has shown."),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
     "approve": ("machine.cli.answers:approve", "Approve what a run asks."),

@@ -15,6 +15,7 @@ import attrs
 from machine import codec
 from machine.cli import progress
 from machine.cli.command_session import Session
+from machine.cli.dry_run_report import DryReportText
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
 from machine.cli.output import STYLES, Output, clean, duration, short
 from machine.cli.state_text import short_state
@@ -131,9 +132,11 @@ def driven(
                 "if the input lacks it",
                 shlex.join(["machine", "run", "TARGET", "--input", json.dumps({key: "..."})]),
             )
-        if not store.url.startswith("memory:"):
+        if not store.url.startswith("memory:") and not isinstance(report, DryReportText):
             session.go_on(run_id, result.fork_at, target, limit_of(result.error))
     word = "replay" if result.status == "completed" else "show"
+    if word == "replay" and isinstance(report, DryReportText):
+        word = "apply"
     if not store.url.startswith("memory:"):  # which nobody would find again
         session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))
     return code

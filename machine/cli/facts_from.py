@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import attrs
 from cyclopts import Parameter
@@ -40,7 +40,7 @@ class Answering:
         ),
     ] = "live"
     io_mode: Annotated[
-        IoMode | None,
+        Literal["live", "replay"] | None,
         Parameter(
             help="With --facts-from: replay never goes outside, and a call without a match fails with missing_fact."
         ),
@@ -48,20 +48,18 @@ class Answering:
 
     def config(self, config: RunConfig) -> RunConfig:
         """Return a configuration with these options. Raises `UsageError` for one that needs another."""
-        if self.facts_from is None and (self.effects != "live" or self.io_mode is IoMode.REPLAY):
+        if self.facts_from is None and (self.effects != "live" or self.io_mode == "replay"):
             option = "--effects recorded" if self.effects != "live" else "--io-mode replay"
             raise UsageError(
                 f"{option} needs a recording to answer from", hint="add --facts-from RUN_OR_BUNDLE"
             )
-        return config if self.io_mode is None else attrs.evolve(config, io_mode=self.io_mode)
+        return config if self.io_mode is None else attrs.evolve(config, io_mode=IoMode(self.io_mode))
 
     def arguments(self, session: Session, store: Store) -> dict[str, Any]:
         """Return the arguments of `machine.run` for these options. Raises what `Session.run_id` raises."""
         if self.facts_from is None:
             return {}
-        if names_bundle(self.facts_from):
-            return {"facts_from": Path(self.facts_from), "effects": self.effects}
-        return {"facts_from": session.run_id(store, self.facts_from), "effects": self.effects}
+        return {"facts_from": run_or_bundle(session, store, self.facts_from), "effects": self.effects}
 
     def report(self, store: Store, result: RunResult) -> AnsweredReport | None:
         """Return the report of a run with these options."""
@@ -74,6 +72,11 @@ class Answering:
                 answered += ANSWERED_BY in entry.info
                 made += ANSWERED_BY not in entry.info
         return AnsweredReport(source, answered, made)
+
+
+def run_or_bundle(session: Session, store: Store, name: str) -> str | Path:
+    """Return the id of a run, or the path of a bundle. Raises what `Session.run_id` raises."""
+    return Path(name) if names_bundle(name) else session.run_id(store, name)
 
 
 @attrs.frozen

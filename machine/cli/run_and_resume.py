@@ -26,8 +26,8 @@ from machine.cli.command_session import (
     Session,
 )
 from machine.cli.driven_run import Report, driven
-from machine.cli.dry_run_report import DryReport
-from machine.cli.facts_from import Answering
+from machine.cli.dry_run_report import DryReportText
+from machine.cli.facts_from import Answering, run_or_bundle
 from machine.cli.json_arguments import json_object, regular_bytes
 from machine.cli.output import on_terminal
 from machine.cli.policy import PolicyFile, policy_of
@@ -86,6 +86,7 @@ def run(
     lease: float = LEASE_SECONDS,
     wait: Wait = None,
     dry_run: Flag = False,
+    answers_from: str | None = None,
     paranoid: Flag = False,
     answering: Answering | None = None,
     in_advance: InAdvance | None = None,
@@ -125,7 +126,11 @@ def run(
         How many seconds the lease of this process lasts for drivers on other machines or in other containers,
         which cannot see whether it is alive. Longer than any handler blocks the interpreter.
     dry_run
-        Apply no effect: skip the states tagged apply_side_effect, and report what they would have done.
+        Apply no effect, and show what each would have been. One gets the outcome that its state's `preview` gives,
+        else the one in --answers-from, else it is known after apply. `machine apply` makes the real run of it.
+    answers_from
+        With --dry-run: a run (its id, the beginning of it, or @last) or the path of a bundle, whose effects give
+        the same effects their outcomes.
     paranoid
         Run each state live and immediately again on the facts it has just recorded, and fail it if the two
         differ: such a state would not replay. Nothing is sent twice.
@@ -134,7 +139,12 @@ def run(
     answering = answering or Answering()
     chosen = answering.config(config_of(config, skip_tag, facts=answering.facts_from is not None))
     if dry_run and answering.facts_from is not None:
-        raise UsageError("a dry run makes its calls itself", hint="leave out --dry-run or --facts-from")
+        raise UsageError(
+            "a dry run makes its calls itself",
+            hint="leave out --dry-run or --facts-from; --answers-from gives outcomes to its effects",
+        )
+    if answers_from is not None and not dry_run:
+        raise UsageError("--answers-from is for dry runs", hint="add --dry-run, or give --facts-from")
     if limit:
         chosen = attrs.evolve(chosen, limits=limits_of(limit, chosen.limits))
     if policy is not None:
@@ -155,7 +165,9 @@ def run(
 
     def drive(reporter: progress.Progress) -> tuple[RunResult, Report | None]:
         start = machine.dry_run if dry_run else machine.run
-        more = {} if dry_run else {"wait": seconds_to_wait(session, wait)}
+        more: dict[str, Any] = {} if dry_run else {"wait": seconds_to_wait(session, wait)}
+        if answers_from is not None:
+            more = {"answers_from": run_or_bundle(session, store, answers_from)}
         given: dict[str, Any] = {**answering.arguments(session, store), **more, **waiting}
         found = start(
             loaded.plan,
@@ -171,7 +183,7 @@ def run(
             **given,
         )
         if isinstance(found, DryRun):
-            return found.result, DryReport(found)
+            return found.result, DryReportText(found.report)
         return found, answering.report(store, found)
 
     with session.open_store(create=True) as store:

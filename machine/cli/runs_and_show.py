@@ -13,14 +13,16 @@ from machine import codec
 from machine.cli.answer_text import answers_of, tell_answers
 from machine.cli.child_text import child_of, tell_children
 from machine.cli.command_session import Injected, Repeated, RunOrBundle, Session, names_bundle
+from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
+from machine.engine.dry_report import is_dry_run, report_of
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
-from machine.engine.recorded_answers import facts_from
+from machine.engine.recorded_answers import applied_from, facts_from
 from machine.engine.retry_chain import retried_by, retry_of
 from machine.engine.run_reader import PastRun, parent_of, skipped_in
 from machine.errors import Code, ErrorInfo, UsageError
@@ -136,6 +138,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
         retried = None if names_bundle(run) else retry_of(store, run_id)
+        dry = DryReportText(report_of(store, run_id, log)) if is_dry_run(log) else None
         answers = answers_of(log)
         status = (
             store.run_row(run_id).status if log.history.status is RunStatus.RUNNING else log.history.status
@@ -148,12 +151,16 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
             "retried_as": retried,
+            "applied_from": applied_from(log.entries[0]),
+            "dry_run": None if dry is None else dry.as_json(),
             "answers": answers,
         }
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
         tell_children(session, children)
+        if dry is not None:
+            dry.show(session.out)
         tell_answers(session, answers)
         _print_waits(session, waits, kept)
         if not log.history.final:
@@ -335,6 +342,8 @@ def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
     if (begun_by := child_of(log)) is not None:
         return [("child of", clean(begun_by["run_id"]))]
     parent, source = parent_of(log.entries[0]), facts_from(log.entries[0])
+    if (shown_by := applied_from(log.entries[0])) is not None:
+        return [("applies", f"the dry run {clean(shown_by)}")]
     if source is not None:
         return [("facts", f"from {clean(source)}")]
     if parent is None:

@@ -51,7 +51,7 @@ def skipped_text(reason: str) -> str:
             return f"{short_state(name)} did not go on to it"
         case state_history.UNREACHABLE:
             return f"it follows {short_state(name)}, which was skipped"
-        case state_history.FAILED:
+        case state_history.FAILED_WITH:
             return f"it failed: {clean(name)}"
         case cleanup.NOT_BEGUN:
             return f"{short_state(name)}, after which it cleans up, did not begin"

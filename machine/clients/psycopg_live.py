@@ -125,7 +125,10 @@ class PsycopgLive:
         if step.what == "open":
             return (yield from self._open(read_only=step.request["read_only"], kept=step.request["kept"]))
         if step.what == "ended":
-            return {"results": [{"status": "COMMAND_OK", "tag": "ROLLBACK"}], "status": "IDLE"}
+            return {
+                "results": [{"status": "COMMAND_OK", "tag": step.request["op"].upper()}],
+                "status": "IDLE",
+            }
         if step.what == "undo":
             return (yield from self._plain("ROLLBACK"))
         return (yield from self._perform(step.request))

@@ -16,6 +16,7 @@ import attrs
 
 from machine.clients.sql_errors import said_by, uncertain_commit
 from machine.clients.sql_text import Kind, Statement
+from machine.config import IoMode
 from machine.errors import Code, IoError, OtherIoError, StateError
 from machine.events import EffectIntended
 from machine.io.call_refusals import undeclared
@@ -108,6 +109,11 @@ class SqlSession:
     def read_only(self) -> bool:
         """True when the server itself must refuse to change anything."""
         return not self.applies and not self.private
+
+    @property
+    def dry(self) -> bool:
+        """True in a dry run, which rolls back what it would commit."""
+        return bool(self.scope.run.config.io_mode is IoMode.DRY_RUN)
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -288,7 +294,7 @@ class SqlSession:
     def _open(self) -> Sending:
         kept = yield Live("open", {"read_only": self.read_only, "kept": self.kept is None})
         self.opened = True
-        if self.applies and not self.private:
+        if self.applies and not (self.private or self.dry):
             yield Live("perform", {"op": "effects_table"})
         return kept
 
@@ -323,6 +329,9 @@ class SqlSession:
             yield from self._ready()
             yield from self._catch_up(transaction)
         effect = bool(request.get("effect"))
+        if effect and self.dry:
+            yield Live("undo")
+            return (yield Live("ended", request))
         if effect:
             if self.scope.databases.made_already(self.scope, transaction.name):
                 yield Live("undo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -35,6 +36,7 @@ from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
 from machine.kernel.cleanup import failure_of
 from machine.kernel.context import Context
+from machine.kernel.known_after_apply import DryContext
 from machine.kernel.snapshot import Snapshot
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfAttempt
@@ -95,6 +97,9 @@ class Attempts:
         barrier = SettleBarrier(self.concurrent.tasks, blocking=state.blocking)
         scope = AttemptScope(self._run, state, attempt, log, barrier, secrets)
         scope.around = self.control.scope, self.concurrent.scope
+        scope.context = ctx
+        if isinstance(ctx, DryContext):
+            ctx.preview = functools.partial(self.runner.preview, scope, ctx)
         scope.idempotency_key = self.runner.idempotency_key(scope, ctx)
         io, rec = self.provider(scope), self.recorder(scope)
         if earlier is not None:

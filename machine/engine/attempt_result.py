@@ -17,6 +17,7 @@ from machine.exception_to_error_info import describe, trace
 from machine.failed_attempt_info import CAUSES, RETRY_AFTER, write_causes
 from machine.io.attempt_scope import Payloads
 from machine.kernel.context import Context
+from machine.kernel.known_after_apply import needed_by
 from machine.kernel.sealed_facts import REUSED
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
@@ -48,6 +49,8 @@ class Ending:
         Raises `StateError` and `ContextError` for a forbidden result, write or change in place.
         """
         state, ctx = self.state, self.ctx
+        if (needed := needed_by(ctx)) is not None:
+            raise needed
         if outcome is None:
             outcome = _NOTHING
         if not isinstance(outcome, StateOutcome):
@@ -79,6 +82,8 @@ class Ending:
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return the end of an attempt that failed; `failure` is the snapshot to look at."""
+        if (needed := needed_by(self.ctx)) is not None:
+            return StateFailed(self.state.id, self.secrets.error(needed.info(self.state.id))), self.info()
         error = self.secrets.error(describe(exc, redact=self.secrets.text))
         info: dict[str, str] = {}
         if where := trace(exc):

@@ -12,6 +12,7 @@ from machine.engine import run_reader
 from machine.engine.children import PARENT, PARENT_KEY, ChildRun, ChildRuns, Outcome
 from machine.engine.end_cancelled import end_cancelled
 from machine.engine.new_run import opening_for
+from machine.engine.recorded_answers import for_child
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import Keeper
 from machine.engine.transports_and_catalogue import Provided
@@ -49,9 +50,12 @@ class Ways:
 
 
 def children_of_run(
-    store: Store, keeper: Keeper, config: RunConfig, watched: Watching, ways: Ways
+    store: Store, keeper: Keeper, config: RunConfig, watched: Watching, ways: Ways, *, past: object
 ) -> ChildRuns:
-    """Return the children of a run that is driven under a configuration, which they have too."""
+    """Return the children of a run that is driven under a configuration, which they have too.
+
+    `past` are the facts of another run that it was given, if any.
+    """
 
     async def drive(child: ChildRun) -> Outcome:
         graph = child.plan.graph
@@ -64,8 +68,14 @@ def children_of_run(
         opening = opening_for(graph, chosen, child.params, target, None, ignore=child.plan.ignore)
         parent = {PARENT: keeper.run_id, PARENT_KEY: child.key}
         opening = attrs.evolve(opening, info={**opening.info, **provided.info(), **parent})
+        given = for_child(past, child.key, store, opening)
+        if given is not None:
+            opening = given[2]
         with Keeper(store, child.run_id, own.lease_ms) as own_keeper:
             begun: dict[str, Any] = {"manifest": opening.manifest, "history": History(), "opening": opening}
+            if given is not None:
+                given[1](child.run_id)
+                begun["past"] = given[0]
             return await ways.start(graph, store, own_keeper, own, **begun)
 
     return ChildRuns(store, keeper.run_id, keeper.control, drive, end_cancelled)

@@ -50,7 +50,6 @@ from machine.io.request_identity import RequestRules
 from machine.io.run_controls import RunControls
 from machine.io.settle_barrier import running_tasks
 from machine.io.transport import Transport
-from machine.kernel.context import Context
 from machine.kernel.decide import decide
 from machine.kernel.decisions import (
     BeginCleanup,
@@ -64,6 +63,7 @@ from machine.kernel.decisions import (
     SuspendRun,
 )
 from machine.kernel.frontier import Frontier
+from machine.kernel.known_after_apply import context_on
 from machine.kernel.scheduler import Schedule
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.suspension import of_handlers
@@ -352,8 +352,8 @@ class Run:
         """Run an attempt and return the event that ends it, with its informational data."""
         frontier = self._frontier
         base = self._base(state.id, decision.base_snapshot_id)
-        ctx = Context(base)
         followed = None if frontier is None else frontier.followed
+        ctx = context_on(base, self.config, self.log.history, state.id, followed)
         orphans = self.log.history.states[state.id].failed.orphans
         if earlier is not None:
             orphans = (*orphans, decision.attempt)

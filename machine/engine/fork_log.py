@@ -14,9 +14,11 @@ from machine.engine import run_reader
 from machine.engine.driver_protocols import Outside
 from machine.engine.fork_prefix import FACTS_FROM_ID, SharedPast, shared_past_id
 from machine.engine.log import LiveLog
-from machine.engine.recorded_answers import RecordedAnswers, recorded_past
+from machine.engine.recorded_answers import RecordedAnswers, no_answers, recorded_past
 from machine.events import Entry
+from machine.io.apply_io import ApplyIo
 from machine.io.attempt_scope import AttemptScope, Payloads
+from machine.io.dry_io import DryIo
 from machine.io.fork_io import SharedIo
 from machine.io.live_io import LiveIo
 from machine.io.provider import IoProvider
@@ -45,17 +47,25 @@ def past_of(store: Store, run_id: str) -> SharedPast | None:
 
 
 def log_and_io(
-    past: SharedPast | None, graph: Graph, store: Store, run_id: str, **options: Any
+    past: SharedPast | None, graph: Graph, store: Store, run_id: str, *, dry: bool = False, **options: Any
 ) -> tuple[LiveLog, Callable[[AttemptScope], IoProvider]]:
-    """Return the log of a live run, and what makes the `io` of its handlers; `past` are the facts it was given."""
+    """Return the log of a live run, and what makes the `io` of its handlers; `past` are the facts it was given.
+
+    In a dry run, `dry`, those are the outcomes of effects.
+    """
     if past is None:
-        return LiveLog(store, run_id, **options), LiveIo
+        return LiveLog(store, run_id, **options), LiveIo if not dry else functools.partial(
+            DryIo, past=no_answers(store)
+        )
+    if dry:
+        return _GivenLog(past, store, run_id, **options), functools.partial(DryIo, past=past)
     if not isinstance(past, RecordedAnswers):
         return ForkLog(past, graph, store, run_id, **options), functools.partial(SharedIo, past=past)
     secrets = options.get("secrets")
     if isinstance(secrets, RunSecrets):
         secrets.shows = past.shut
-    return _GivenLog(past, store, run_id, **options), functools.partial(RecordedAnswersIo, past=past)
+    made = ApplyIo if past.shows else RecordedAnswersIo
+    return _GivenLog(past, store, run_id, **options), functools.partial(made, past=past)
 
 
 class _GivenLog(LiveLog):

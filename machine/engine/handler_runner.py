@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
 import attrs
@@ -245,19 +246,31 @@ class HandlerRunner:
         key = scope.state.meta.idempotency
         if not callable(key):
             return key
-        if not self._looks:
-            value = key(ctx)
-        else:
-            watch = self._watch(scope, key, plain=True, remedy="compute the idempotency key from the context")
-            with guarded(watch):
-                value = in_step(copy_context(), watch.call, key, ctx)
-            scope.refuse_undeclared()
+        value = self._computed(scope, "compute the idempotency key from the context", key, ctx)
         if not isinstance(value, str) or not value or not value.isprintable():
             raise StateError(
                 f"the idempotency key of {scope.state.id} must be a non-empty printable string, not {value!r}",
                 code=Code.INVALID_IDEMPOTENCY_KEY,
             )
         scope.secrets.refuse_in_key("the idempotency key", value)
+        return value
+
+    def preview(self, scope: AttemptScope, ctx: Context, request: Any) -> Any:
+        """Return the outcome that the `preview` function of an attempt's state gives for a request."""
+        remedy, before = "compute the preview from the context and the request", scope.undeclared
+        try:
+            return self._computed(scope, remedy, scope.state.meta.preview, MappingProxyType(ctx), request)
+        finally:
+            scope.undeclared = before  # a replay does not call it: its failure is the outcome of the effect
+
+    def _computed(self, scope: AttemptScope, remedy: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of a state's declaration, which may only compute."""
+        if not self._looks:
+            return function(*args)
+        watch = self._watch(scope, function, plain=True, remedy=remedy)
+        with guarded(watch):
+            value = in_step(copy_context(), watch.call, function, *args)
+        scope.refuse_undeclared()
         return value
 
     def _watch(self, scope: AttemptScope, function: Any, *, plain: bool, remedy: str | None = None) -> Watch:

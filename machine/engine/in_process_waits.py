@@ -24,6 +24,7 @@ from machine.errors import Code, UsageError
 from machine.events import FactRecorded, WaitBegun
 from machine.ids import RESERVED_FACT_PREFIX
 from machine.kernel.history import History
+from machine.kernel.known_after_apply import mark_of
 from machine.kernel.open_waits import OpenWait
 from machine.secrets.policy import SecretPolicy
 from machine.secrets.refused_answer import refuse_in_answer
@@ -111,8 +112,15 @@ class Patience:
     """The waits of one driver in its process; `woken` says which states can go on because of a child run."""
 
     def __init__(
-        self, waiting: Waiting, log: WaitingLog, woken: Callable[[History], AbstractSet[str]]
+        self,
+        waiting: Waiting,
+        log: WaitingLog,
+        woken: Callable[[History], AbstractSet[str]],
+        *,
+        dry: bool = False,
     ) -> None:
+        """Take `dry`, true for a dry run, whose waits nobody else answers."""
+        self._dry = dry
         self._waiting = waiting
         self._log = log
         self._woken = woken
@@ -122,7 +130,7 @@ class Patience:
 
     async def goes_on(self) -> bool:
         """Return True once a wait is answered, False when the run is to be suspended."""
-        if self._answer_given() or self._skip():
+        if self._answer_given() or self._known_later() or self._skip():
             return True
         if self._left > 0:
             await self._log.durable()
@@ -144,6 +152,14 @@ class Patience:
                     return True
         return False
 
+    def _known_later(self) -> bool:
+        """Answer a wait of a dry run that nobody has given an answer to: what it will be is known after apply."""
+        for wait in self._log.history.open_waits.by_key.values() if self._dry else ():
+            if wait.begun.namespace in {"wait.approval", "wait.signal"}:
+                self._log.answer(wait, {**mark_of(wait.begun.state_id), "at_ms": self._log.now_ms()})
+                return True
+        return False
+
     def _names(self, wait: OpenWait) -> list[str]:
         """Return the names under which a wait may be answered in advance."""
         begun = wait.begun
@@ -163,7 +179,7 @@ class Patience:
 
     def _skip(self) -> bool:
         """Jump to the next time that is waited for, if the clock does."""
-        if not self._waiting.skips or (next_ms := self._next_ms()) is None:
+        if not (self._waiting.skips or self._dry) or (next_ms := self._next_ms()) is None:
             return False
         self._log.skip_to(next_ms)
         return bool(self._log.deliver())

@@ -95,10 +95,10 @@ def plan_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Pl
         was, now = old[state_id], new[state_id]
         found += [
             PlanChange(
-                f"~ state {state_id}: {name} was {_text(was.get(name))}, is {_text(now[name])}", state_id
+                f"~ state {state_id}: {name} was {_text(was.get(name))}, is {_text(now.get(name))}", state_id
             )
-            for name in sorted(now)
-            if was.get(name) != now[name]
+            for name in sorted(now.keys() | was.keys())
+            if was.get(name) != now.get(name)
         ]
     found += [PlanChange(f"+ edge {a} -> {b}", b) for a, b in later if (a, b) not in earlier]
     found += [PlanChange(f"- edge {a} -> {b}", b) for a, b in earlier if (a, b) not in later]

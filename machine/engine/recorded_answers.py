@@ -6,9 +6,11 @@ stored with the new run, so that resuming it needs no other. This module decides
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -31,12 +33,15 @@ from machine.events import (
     RunStarted,
     StateEntered,
     StateFailed,
+    WaitBegun,
 )
 from machine.ids import RESERVED_FACT_PREFIX, RunId
 from machine.io.attempt_scope import stored_seal
 from machine.io.call_identity import Call, path_key
+from machine.io.dry_io import PREVIEWED
 from machine.kernel.history import History
 from machine.kernel.linearize import one_after_another, without_suspensions
+from machine.kernel.open_waits import CHILD
 from machine.kernel.sealed_facts import REQUEST_SECRETS, SECRET_PAYLOAD
 from machine.kernel.transactions import Unit
 from machine.secrets.placeholder import MARK, sources_in
@@ -51,6 +56,9 @@ FACTS_EFFECTS: Final = "facts_effects"
 Effects = Literal["live", "recorded"]
 """The treatment of effects by a live run with recorded answers: they are made, or answered like any other call."""
 
+SHOWN: Final = "shown"
+"""The same, of a run that applies a dry run: those are made that it has shown."""
+
 _Found = tuple[int, FactRecorded]
 
 
@@ -59,13 +67,16 @@ class FactsFrom:
     """A recorded run whose facts answer the calls of a new one.
 
     `store` is None for the store of the new run. `shut` is true for a run that may not go outside whatever its
-    configuration says; `kept` is false for one that is never resumed, which stores no copy of the facts.
+    configuration says; `kept` is false for one that is never resumed, which stores no copy of the facts; `shows` is
+    true for a dry run that is applied, `nested` for a run whose children answer those of the new one.
     """
 
     run_id: str
     store: Store | None = None
     shut: bool = False
     kept: bool = True
+    shows: bool = False
+    nested: bool = False
 
 
 class RecordedAnswers(SharedPast):
@@ -75,8 +86,48 @@ class RecordedAnswers(SharedPast):
     """
 
     effects = False
+    shows = False
+    """True for the facts of a dry run that is applied."""
     kept = True
     run_id = ""
+
+    @functools.cached_property
+    def shown(self) -> Mapping[str, Sequence[FactRecorded]]:
+        """The effects that a dry run has shown, by state, in their order: the facts of their previewed outcomes."""
+        found: dict[str, list[FactRecorded]] = defaultdict(list)
+        keys = {(intent.key, intent.attempt) for intent in self._intents}
+        for seq, fact in self._facts:
+            if seq in self._info(PREVIEWED) and (fact.key, fact.attempt) in keys:
+                found[fact.state_id].append(fact)
+        return found
+
+    def statements_before(self, fact: FactRecorded) -> Sequence[str]:
+        """Return the digests of the requests of the transaction that a fact ended, but for that end."""
+        for unit in self._transactions.units.values():
+            if fact in unit.facts:
+                return [one.request_digest for one in unit.facts[: unit.facts.index(fact)]]
+        return []
+
+    def request_of(self, fact: FactRecorded) -> Any:
+        """Return the recorded request of a fact."""
+        return canonical.decode_stored(fact.request_digest, self._load(fact.request_digest))
+
+    @functools.cached_property
+    def children(self) -> Mapping[str, str]:
+        """The child runs of the recorded one, by the keys of the waits for them, where they are of use."""
+        return {
+            entry.event.key: str(entry.info[CHILD])
+            for entry in self.entries
+            if isinstance(entry.event, WaitBegun) and CHILD in entry.info
+        }
+
+    def _like(self, call: Call, state_id: str) -> list[_Found]:
+        previewed = self._info(PREVIEWED)  # an outcome that nothing outside has given
+        return [item for item in super()._like(call, state_id) if item[0] not in previewed]
+
+    def wait_answer(self, call: Call) -> _Found | None:
+        """Return the answer to a wait, None where a dry run is applied: it had answers of its own."""
+        return None if self.shows else super().wait_answer(call)
 
     def answer(
         self, call: Call, state_id: str, *, keeps_all: bool, alike: int
@@ -97,6 +148,8 @@ class RecordedAnswers(SharedPast):
         """Yield the transactions that may answer: one that wrote is an effect."""
         attempts = self._attempts(state_id)
         for unit in super().transactions(state_id):
+            if any(self.seq_of(fact) in self._info(PREVIEWED) for fact in unit.facts):
+                continue
             if unit.attempt in attempts and (self.effects or not unit.wrote):
                 yield unit
 
@@ -173,11 +226,7 @@ def prepared(
     opening.payloads.items.update({artifact.id: artifact for artifact in past.artifacts(store)})
     if not past.kept:
         return past, share, opening
-    past_id = opening.payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
-    info = {**opening.info, FACTS_FROM: past.run_id, FACTS_FROM_ID: past_id}
-    if effects == "recorded":
-        info[FACTS_EFFECTS] = effects
-    return past, share, attrs.evolve(opening, info=info)
+    return past, share, _stored(past, opening)
 
 
 def answers_of(
@@ -199,8 +248,10 @@ def answers_of(
     assert isinstance(started, RunStarted)
     if started.max_concurrency is not None:
         entries = one_after_another(entries)
-    found = RecordedAnswers(list(_needed(entries)), started.plan_id, (), source.get, goes_on_with="")
-    found.effects, found.shut = shut or effects == "recorded", shut
+    found = RecordedAnswers(
+        list(_needed(entries, waits=given.nested)), started.plan_id, (), source.get, goes_on_with=""
+    )
+    found.effects, found.shut, found.shows = shut or effects == "recorded", shut, given.shows
     found.kept, found.run_id = given.kept, given.run_id
 
     def share(run_id: str) -> None:
@@ -210,14 +261,47 @@ def answers_of(
     return found, share
 
 
-def _needed(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Yield what answers depend on: facts, intents, and where attempts begin and fail."""
+def for_child(
+    past: object, key: str, store: Store, opening: Opening
+) -> tuple[RecordedAnswers, Callable[[str], None], Opening] | None:
+    """Return what `prepared` returns for the child run under the key of a wait, None where its parent has no facts.
+
+    A child that an applied dry run has not shown has none either: none of its effects was shown.
+    """
+    if not isinstance(past, RecordedAnswers) or not (past.shows or past.children):
+        return None
+    child = past.children.get(key)
+    if child is not None and store.run_exists(child):
+        given = FactsFrom(child, shows=past.shows, nested=True)
+        return prepared(given, store, opening, effects="live" if past.shows else "recorded")
+    if not past.shows:
+        return None
+    found = no_answers(store)
+    found.shows, found.run_id = True, past.run_id
+    return found, lambda _: None, _stored(found, opening)
+
+
+def _stored(past: RecordedAnswers, opening: Opening) -> Opening:
+    """Return an opening that stores the facts with the new run, so that they can be read again when it resumes."""
+    past_id = opening.payloads.add(ArtifactKind.SHARED_PAST, past.to_bytes())
+    info = {**opening.info, FACTS_FROM: past.run_id, FACTS_FROM_ID: past_id}
+    if past.shows:
+        info[FACTS_EFFECTS] = SHOWN
+    elif past.effects and not past.shut:
+        info[FACTS_EFFECTS] = "recorded"
+    return attrs.evolve(opening, info=info)
+
+
+def _needed(entries: Sequence[Entry], *, waits: bool) -> Iterator[Entry]:
+    """Yield what answers depend on: facts, intents, where attempts begin and fail, and with `waits` child runs."""
     for entry in entries:
         event = entry.event
         if isinstance(event, StateFailed) and event.failure_snapshot_id is not None:
             event = attrs.evolve(event, failure_snapshot_id=None)
             yield entry._replace(event=event, body=codec.encode_event(event))
-        elif isinstance(event, StateEntered | StateFailed | FactRecorded | EffectIntended):
+        elif isinstance(event, StateEntered | StateFailed | FactRecorded | EffectIntended) or (
+            waits and isinstance(event, WaitBegun)
+        ):
             yield entry
 
 
@@ -250,10 +334,21 @@ def facts_from(first: Entry) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def applied_from(first: Entry) -> str | None:
+    """Return the dry run that a run applies, given its first entry; None for any other run."""
+    return facts_from(first) if first.info.get(FACTS_EFFECTS) == SHOWN else None
+
+
 def recorded_past(first: Entry, data: bytes, load: Callable[[str], bytes], *, shut: bool) -> RecordedAnswers:
     """Return the answers that were stored with a run as `data`, to resume it."""
     found = RecordedAnswers.from_bytes(data, load)
     assert isinstance(found, RecordedAnswers)
     found.shut, found.run_id = shut, facts_from(first) or ""
     found.effects = shut or first.info.get(FACTS_EFFECTS) == "recorded"
+    found.shows = first.info.get(FACTS_EFFECTS) == SHOWN
     return found
+
+
+def no_answers(store: Store) -> RecordedAnswers:
+    """Return the answers of a dry run that no earlier run gives any."""
+    return RecordedAnswers([], "", (), store.get, goes_on_with="")

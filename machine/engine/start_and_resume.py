@@ -11,9 +11,10 @@ from typing import Any, Final
 import attrs
 
 from machine.catalogue import Catalogue
-from machine.config import Durability, RunConfig, RunManifest, Target, check_startable
+from machine.config import Durability, IoMode, RunConfig, RunManifest, Target, check_startable
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.begin_run import Start
 from machine.engine.children import tell_parent
 from machine.engine.controls_of_run import controls_of
 from machine.engine.drive_child import Ways, children_of_run
@@ -22,23 +23,20 @@ from machine.engine.driver_protocols import Opening, SecondOf, earlier_of, secon
 from machine.engine.fork_log import log_and_io, past_of
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.in_process_waits import Clock, Patience, Waiting, report_unused
-from machine.engine.invocations import Invocation
 from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_in, secrets_of
 from machine.engine.log import LiveLog
 from machine.engine.moved_runs import refuse_moved
 from machine.engine.new_run import check_skip_tags, opening_for
-from machine.engine.new_run_id import new_run_id
 from machine.engine.plan_change import check_plan, recorded_shape
 from machine.engine.recorded_answers import Effects, FactsFrom, RecordedAnswers, prepared
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, keeper_of, lease_ms_of
 from machine.engine.run_result import RunResult, result_of
-from machine.engine.start_checks import check_store, refuse_used
+from machine.engine.start_checks import check_store
 from machine.engine.suspended_attempts import check_suspended
 from machine.engine.transports import opened
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Changes, Watched
-from machine.ids import RunId
 from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.io.transport import Transports
@@ -113,7 +111,6 @@ async def run(
     config = config or _default_config()
     check_startable(config, facts=facts_from is not None)
     check_skip_tags(graph, config)
-    chosen = str(new_run_id() if run_id is None else RunId(run_id))
     watched = Watched(
         Provided.of(plan, transports, catalogue),
         reporter or Reporter(),
@@ -125,26 +122,11 @@ async def run(
     params = checked_input(plan.input, input)
     opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore, labels=labels)
     opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
-    past, share = None, None
+    start = Start(graph, opening, run_id=run_id, invocation_key=invocation_key, attach=attach)
     if facts_from is not None:
         past, share, opening = prepared(facts_from, store, opening, effects=effects)
-
-    async def started(keeper: Keeper) -> RunResult:
-        if share is not None:
-            share(keeper.run_id)
-        options: dict[str, Any] = {"manifest": opening.manifest, "history": History(), "opening": opening}
-        return await drive(graph, store, keeper, watched, past=past, **options)
-
-    if invocation_key is not None:
-        invocation = Invocation(store, invocation_key, graph.op_id, opening, watched.lease_ms)
-        going_on = functools.partial(_resumed, graph, store, watched=watched, changes=Changes())
-        return await invocation.result(chosen, started=started, attached=going_on if attach else None)
-    if run_id is not None:
-        refuse_used(store, chosen)
-    with Keeper(store, chosen, watched.lease_ms) as keeper:
-        if run_id is not None:
-            refuse_used(store, chosen)  # another process may have begun and ended it since
-        return await started(keeper)
+        start = attrs.evolve(start, opening=opening, past=past, share=share)
+    return await start.begin(store, watched, ways_of())
 
 
 _default_config: Final = functools.cache(RunConfig)
@@ -239,6 +221,11 @@ async def _resumed(graph: Graph, store: Store, run_id: str, watched: Watched, ch
         )
 
 
+def ways_of(changes: Changes | None = None) -> Ways:
+    """Return the ways to drive a run, with the changes that a resume allows."""
+    return Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
+
+
 async def drive(
     graph: Graph,
     store: Store,
@@ -281,7 +268,8 @@ async def drive(
         "on_entry": watched.reporter.entry,
         "second": second,
     }
-    log, provider = log_and_io(past, graph, store, keeper.run_id, **options)
+    dry = config.io_mode is IoMode.DRY_RUN
+    log, provider = log_and_io(past, graph, store, keeper.run_id, dry=dry, **options)
     async with opened(config, watched.provided.transports, shut=past is not None and past.shut) as served:
         try:
             if begin is not None:
@@ -290,8 +278,7 @@ async def drive(
             if history.cleanup is not None:
                 keeper.control.begin_cleanup(history.cleanup_ms)
             keeper.listen(from_the_start=opening is None)
-            ways = Ways(drive, functools.partial(_resumed, changes=changes or Changes()))
-            children = children_of_run(store, keeper, config, watched, ways)
+            children = children_of_run(store, keeper, config, watched, ways_of(changes), past=past)
             checks, may_go_on = None, log.goes_on or watched.waiting.here or bool(children.woken(history))
             if changes is not None and watched.second is not None and (may_go_on or changes.of_code):
                 checks = functools.partial(
@@ -319,7 +306,7 @@ async def drive(
                 second=second,
                 children=children,
                 earlier=earlier_of(watched.second, store, log),
-                goes_on=Patience(watched.waiting, log, children.woken).goes_on,
+                goes_on=Patience(watched.waiting, log, children.woken, dry=dry).goes_on,
                 check=checks,
                 controls=controls_of(config, log, keeper.control, watched.provided.spending, watched.policy),
                 careful=_CAREFUL if opening is None else _CAREFUL_AT_FIRST,

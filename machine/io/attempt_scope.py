@@ -26,8 +26,10 @@ from machine.io.put_away import PutAway
 from machine.io.request_identity import RequestRules
 from machine.io.settle_barrier import SettleBarrier
 from machine.io.transport import Transport
+from machine.kernel.context import Context
 from machine.kernel.history import History
 from machine.kernel.io_in_step import refuse_in_step
+from machine.kernel.known_after_apply import needed_by
 from machine.kernel.outputs import Output
 from machine.model_prices import Spending
 from machine.recorded_clients import Clients
@@ -207,6 +209,8 @@ class AttemptScope:
     """True from the moment the attempt is put away because its handler waits for external input."""
     interrupts: int = 0
     """The times its own task was cancelled so that it ends."""
+    context: Context | None = None
+    """The context that its handler works on, None until the handler is called."""
     lent: LentWork | None = None
     """The work that the event loop lends to the threads of the handler, None if it lends none."""
     opened_databases: Databases | None = attrs.field(default=None, init=False)
@@ -277,6 +281,8 @@ class AttemptScope:
         if reason is not None:
             raise reason
         self.refuse_undeclared()
+        if (needed := needed_by(self.context)) is not None:
+            raise needed  # even if the handler suppressed it
         if self.closed or self.ending:
             if self.put_away:
                 raise PutAway

@@ -28,6 +28,7 @@ from machine.io.streamed_answer import CallStream, UnrecordedStream
 from machine.io.transaction_answers import Place
 from machine.io.transport import Opened
 from machine.io.waiting_thread import WaitingThread, alone, at_once, in_caller
+from machine.kernel.known_after_apply import given
 from machine.recorded_clients import Clients
 from machine.watch.code_owner import running_step
 from machine.watch.threads_and_programs import follow_callers
@@ -118,7 +119,9 @@ class ClientCalls(ABC):
                 "its library in a handler that is a plain function",
             )
         with engine_at_work(), performing(ClientWork(namespace, send)):
-            return self._whole(await self._fact(self._client(namespace, request, rules, place))).response
+            return given(
+                self._whole(await self._fact(self._client(namespace, request, rules, place))).response
+            )
 
     def client_call_blocking(
         self,
@@ -140,7 +143,7 @@ class ClientCalls(ABC):
         with engine_at_work(), performing(work):
             self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules, place)
-            return self._whole(self._fact_at_once(call)).response
+            return given(self._whole(self._fact_at_once(call)).response)
 
     async def client_stream(
         self,
@@ -184,7 +187,7 @@ class ClientCalls(ABC):
         with engine_at_work(), performing(ClientWork(namespace, partial(whole_of, open_answer))):
             self._refuse_effect(namespace, request)
             call = self._client(namespace, request, rules)
-            answer = self._whole(self._fact_at_once(call)).response
+            answer = given(self._whole(self._fact_at_once(call)).response)
         return BlockingStream(self, UnrecordedStream(namespace, answer))
 
     @abstractmethod

@@ -61,6 +61,7 @@ class GoingOnIo(IoProvider):
             "_handing": self._handing,
             "_parking": self._parking,
             "_open_streams": self._open_streams,
+            "waiter": self,
         }
         for side in (past, live):
             vars(side).update(shared)

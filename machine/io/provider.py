@@ -32,6 +32,7 @@ from machine.io.standard_calls import StandardCalls
 from machine.io.stream_calls import StreamCalls
 from machine.io.versions import Versions
 from machine.kernel.context import MAX_VALUE_BYTES
+from machine.kernel.known_after_apply import is_known_later, marked_by, substitute
 from machine.secrets.stored_call import Asked, unopened
 from machine.state import SideEffects
 from machine.waits import WAIT_KINDS
@@ -224,6 +225,10 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
         if before is not None:
             handing.flush(call)
             return before
+        if refusal is None and value is None and not call.continues and self._applies:
+            refusal = await self._cleared(call)
+            if call.key in handing.in_flight:  # an equal call was cleared meanwhile
+                return await self._fact(call, value)
         if self._scope.run.controls is not None and not call.continues:
             await self._scope.run.controls.admit(here=False)
         handing.in_flight[call.key] = flight = Flight(call)
@@ -245,6 +250,14 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
         finally:
             del handing.in_flight[call.key]
             flight.land()
+
+    async def _cleared(self, call: Call) -> OtherIoError | None:
+        """Return once a call may be made that nothing has answered, or return why it must not be made.
+
+        It is asked only in a state that may apply effects.
+        """
+        del call
+        return None
 
     async def _refused_to_repeat(self, call: Call, refusal: OtherIoError) -> FactRecorded:
         """Return the fact of an effect that must not be made again; it is in the log when this returns."""
@@ -277,10 +290,13 @@ class IoProvider(StandardCalls, StreamCalls, Polling, ClientSessions, Publishing
                 if fact.key in log.history.sealed.lost:
                     raise unopened(fact)
                 value = unprofiled(self._scope.secrets.value, fact, log.load(payload_id), log)
+                if self._scope.run.config.io_mode is IoMode.DRY_RUN and (writer := marked_by(value)):
+                    value = substitute(writer, self._scope.context)
                 return IoResult(value, fact.key, payload_id)
 
     def _read(self, fact: FactRecorded, decode: Callable[[Any], Any]) -> Any:
-        return decode(self._result(fact).response)
+        response = self._result(fact).response
+        return response if is_known_later(response) else decode(response)
 
     def _make_way(self, call: Call) -> None:
         """Do nothing: a live call is recorded when it is made."""

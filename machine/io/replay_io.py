@@ -15,9 +15,10 @@ import attrs
 
 from machine import canonical
 from machine.errors import CodecError, MachineError, OtherIoError
-from machine.events import EffectIntended, FactRecorded, FactValue
+from machine.events import EffectIntended, FactRecorded, FactValue, WaitBegun
 from machine.ids import piece_key
 from machine.io import clock
+from machine.io.approval_before_call import approval_key, recorded_approval
 from machine.io.attempt_scope import AttemptScope, Log
 from machine.io.call_identity import Call, IoResult, path_key
 from machine.io.call_refusals import no_transport, second_effect, uncertain_effect, undeclared
@@ -28,6 +29,7 @@ from machine.io.provider import IoProvider
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import is_complete, pieces_of
 from machine.io.transport import AbsentTransport
+from machine.kernel.known_after_apply import is_known_later
 from machine.kernel.reuse import answers, comparable, reusable
 from machine.secrets.placeholder import TEXT, source_of
 from machine.secrets.restore import SecretNeeded
@@ -65,8 +67,8 @@ class Recording(Log, Protocol):
         """Raise an error: an answer needs the true value of a secret, which this replay does not have."""
         ...
 
-    def begins(self, key: str) -> bool:
-        """Say whether the open attempt recorded the beginning of a wait under a key."""
+    def begins(self, key: str) -> WaitBegun | None:
+        """Return the beginning of a wait that the open attempt recorded under a key, or None."""
         ...
 
     def asks(self, key: str) -> str | None:
@@ -228,6 +230,17 @@ class ReplayIo(IoProvider):
                 return None  # it ended otherwise
         return whole
 
+    async def _cleared(self, call: Call) -> OtherIoError | None:
+        """Ask for the approval that the recorded run asked for before a call, and refuse nothing.
+
+        Of a call that was not approved, the refusal is the recorded outcome.
+        """
+        state_id = self._scope.state.id
+        if (begun := self._recording.begins(approval_key(call, state_id))) is not None:
+            wait = recorded_approval(call, state_id, begun.request_digest)
+            await self.waiter._fact_of_wait(wait)  # noqa: SLF001 - a part of this object
+        return None
+
     async def ask_again(self, call: Call) -> None:
         """Wait for the approval that a policy asked for before a call, as it was recorded, if it did."""
         if (key := self._recording.asks(call.key)) is None:
@@ -265,7 +278,7 @@ class ReplayIo(IoProvider):
 
     async def begin_wait(self, call: Call) -> None:
         """Begin a wait as it was recorded."""
-        if not self._recording.begins(call.key):
+        if self._recording.begins(call.key) is None:
             self._recording.unrecorded(call, ())
         if not self._is_begun(call):
             await self._scope.log.emit([self._begun(call)])
@@ -325,6 +338,8 @@ class ReplayIo(IoProvider):
 
     def _read(self, fact: FactRecorded, decode: Callable[[Any], Any]) -> Any:
         response = self._result(fact).response
+        if is_known_later(response):
+            return response
         try:
             return decode(response)
         except CodecError:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from machine import canonical
+from machine.config import IoMode
 from machine.errors import Code, StateError
 from machine.events import FactRecorded
 from machine.ids import piece_key
@@ -25,6 +26,7 @@ from machine.io.redirect_secrets import Sensitive, parts
 from machine.io.request_identity import RequestRules
 from machine.io.stream_end import pieces_of
 from machine.io.streamed_answer import CallStream, Parts, UnrecordedStream
+from machine.kernel.known_after_apply import given
 from machine.watch.code_owner import running_step
 from machine.watch.watch import engine_at_work
 
@@ -166,6 +168,8 @@ class StreamCalls(ABC):
 
     def _stream_of(self, call: Call, fact: FactRecorded) -> CallStream:
         """Return the stream that a fact opened."""
+        if self._scope.run.config.io_mode is IoMode.DRY_RUN:
+            given(self._response(fact))
         stream = CallStream(self._parts, call, fact)
         if fact.piece is not None:
             self._open_streams[call.key] = stream

@@ -26,6 +26,7 @@ from machine.io.earlier_answers import named_answer
 from machine.io.outcome_turns import Flight, HandOut
 from machine.io.parked_tasks import Parking
 from machine.io.request_fields import checked_seconds, checked_text, refusal
+from machine.kernel.known_after_apply import is_known_later
 from machine.watch.code_owner import running_step
 from machine.watch.watch import engine_at_work
 
@@ -103,6 +104,11 @@ class WaitCalls(ABC):
     """The part of an `io` that waits for external input."""
 
     _scope: AttemptScope
+
+    @functools.cached_property
+    def waiter(self) -> WaitCalls:
+        """The `io` whose waits are those of the handler: this one, or the whole that it is a part of."""
+        return self
 
     @property
     @abstractmethod
@@ -211,6 +217,8 @@ class WaitCalls(ABC):
             self._check_place()
             fact = await self._fact_of_wait(self._identify(namespace, request, key))
             answer: Any = self._result(fact).response
+        if is_known_later(answer):
+            return answer
         if answer.get("timed_out"):
             raise WaitTimeoutError(
                 f"nobody answered {namespace.removeprefix('wait.')} {fact.key!r} in time",

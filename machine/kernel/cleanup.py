@@ -29,7 +29,7 @@ from machine.kernel.frontier import Frontier
 from machine.kernel.history import History
 from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
 from machine.kernel.run_status import RunStatus
-from machine.kernel.state_history import FAILED, StateHistory, StateStatus
+from machine.kernel.state_history import FAILED_WITH, StateHistory, StateStatus
 from machine.plan import Graph
 from machine.state import RunsOn
 from machine.waits import EffectWait
@@ -83,7 +83,7 @@ def next_of_cleanup(
         if state.status.settled:
             continue
         if limited and recovery_error(config, history, state_id) is not None:
-            return SkipState(state_id, f"{FAILED}{Code.RECOVERY_LIMIT}")
+            return SkipState(state_id, f"{FAILED_WITH}{Code.RECOVERY_LIMIT}")
         again = retry_decision(plan, config, history, state_id, woken=state_id in woken)
         if again is not None:
             return again

@@ -227,17 +227,14 @@ class History:
         return False
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
-        seq = entry.seq
         if self.one_by_one:
-            self._no_open_attempt(seq, "skips a state")
-        state = self.states.get(event.state_id)
-        if state is None:
-            state = StateHistory(StateStatus.SKIPPED, reason=event.reason, cleans=self.cleanup is not None)
-            self.states[event.state_id] = state
-        else:
-            log_rules.check_skipped_after_failure(state, seq, event, cleaning=self.cleanup is not None)
-            state.status, state.reason = StateStatus.SKIPPED, event.reason
-            del self.stopped[event.state_id]
+            self._no_open_attempt(entry.seq, "skips a state")
+        cleaning, known = self.cleanup is not None, self.states.get(event.state_id)
+        state = log_rules.state_to_skip(known, entry.seq, event, cleaning=cleaning)
+        state.status, state.reason = StateStatus.SKIPPED, event.reason
+        self.states[event.state_id] = state
+        self.stopped.pop(event.state_id, None)
+        if known is not None:
             self.open_waits.close(event.state_id)
         self.settled.append(event.state_id)
 

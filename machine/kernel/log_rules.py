@@ -22,7 +22,7 @@ from machine.events import (
 )
 from machine.kernel.outputs import Outputs
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
-from machine.kernel.state_history import FAILED, OpenAttempt, StateHistory, StateStatus
+from machine.kernel.state_history import FAILED_WITH, OpenAttempt, StateHistory, StateStatus
 
 Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
 """The events that stand within an open attempt."""
@@ -159,15 +159,23 @@ def check_completed(seq: int, event: RunCompleted, cleanup: CleanupBegun | None,
         raise LogError(seq, text, code=Code.LOG_BAD_EVENT)
 
 
-def check_skipped_after_failure(
-    state: StateHistory, seq: int, event: StateSkipped, *, cleaning: bool
-) -> None:
-    """Raise `LogError` unless a state that has begun may be skipped: it has failed, and that is the reason."""
+def state_to_skip(
+    state: StateHistory | None, seq: int, event: StateSkipped, *, cleaning: bool
+) -> StateHistory:
+    """Return the state that is skipped. Raises `LogError` for one that has begun, unless it has just failed.
+
+    Then the skip names the error, and the run goes on without the state; `cleaning` once its cleanup has begun.
+    """
+    if state is None:
+        return StateHistory(StateStatus.SKIPPED, cleans=cleaning)
     if cleaning and not state.cleans:
         raise out_of_cleanup(seq, event.state_id)
     error = state.failed.error
-    if state.status is not StateStatus.FAILED or error is None or not event.reason.startswith(FAILED):
-        raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
+    if state.status is StateStatus.FAILED and error:
+        died = error.code == Code.ORPHAN_ATTEMPT_RECOVERED
+        if event.reason == f"{FAILED_WITH}{Code.RECOVERY_LIMIT if died else error.code}":
+            return state
+    raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
 
 
 def out_of_cleanup(seq: int, state_id: str) -> LogError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from machine.config import RunConfig
+from machine.config import IoMode, RunConfig
 from machine.error_codes import STOPPED_CODES
 from machine.errors import Code, ErrorCategory, ErrorInfo
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus
-from machine.kernel.state_history import FAILED, NOT_TAKEN, UNREACHABLE, StateStatus
+from machine.kernel.state_history import FAILED_WITH, KNOWN_LATER, NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.transactions import SQL
 from machine.plan import Graph
 from machine.state import OnError, OnUncertain
@@ -53,8 +53,10 @@ def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorI
 
 def retry_decision(
     plan: Graph, config: RunConfig, history: History, state_id: str, *, woken: bool = False
-) -> EnterState | ScheduleRetry | SuspendRun | None:
+) -> EnterState | ScheduleRetry | SuspendRun | SkipState | None:
     """Return the decision that follows a failed attempt of a state, or None when the state has failed for good.
+
+    One that needed what is known after apply is skipped: a dry run goes on without it.
 
     A failure is retried if its error is `retryable` and the policy has attempts left. An attempt that was
     interrupted or left open by a crash is no failure: another follows at once. A state that asks for a person's
@@ -67,6 +69,8 @@ def retry_decision(
             return EnterState(state_id, state.attempts - (not state.anew), history.checkpoint or "")
         return SuspendRun(history.open_waits.of_state(state_id))
     meta, error, checkpoint = plan.states[state_id].meta, failed.error, history.checkpoint or ""
+    if error is not None and error.code == Code.KNOWN_AFTER_APPLY and config.io_mode is IoMode.DRY_RUN:
+        return SkipState(state_id, KNOWN_LATER)
     policy = meta.retry or config.retry_policy
     waiting = state.status is StateStatus.WAITING
     asks = error is not None and error.code == Code.EFFECT_UNCERTAIN
@@ -100,7 +104,7 @@ def skipped_failure(
     if plan.states[state_id].meta.on_error is not OnError.SKIP:
         return None
     reason = error or history.states[state_id].failed.error
-    return SkipState(state_id, f"{FAILED}{reason.code if reason is not None else ''}")
+    return SkipState(state_id, f"{FAILED_WITH}{reason.code if reason is not None else ''}")
 
 
 def fork_point(history: History) -> int | None:

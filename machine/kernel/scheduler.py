@@ -129,7 +129,7 @@ class Schedule:
     ) -> Decision | None:
         """Return the decision that begins a state, or None when the limit is reached or it has no context."""
         again = stopped.get(first)
-        if again is not None and not isinstance(again, EnterState):
+        if isinstance(again, ScheduleRetry | SkipState):
             return again
         if len(self.busy) >= (history.max_concurrency or 1):
             return next((other for other in stopped.values() if not isinstance(other, EnterState)), None)

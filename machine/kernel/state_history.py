@@ -23,8 +23,11 @@ UNREACHABLE: Final = "unreachable:"
 """Prefix of the skip reason of a state that has only skipped predecessors; one of them is named."""
 
 
-FAILED: Final = "failed:"
-"""Prefix of the skip reason of a state that failed for good and may be skipped for it, followed by the code."""
+FAILED_WITH: Final = "failed:"
+"""Prefix of the skip reason of a state that has failed and lets the run go on, followed by the error code."""
+
+KNOWN_LATER: Final = f"{FAILED_WITH}{Code.KNOWN_AFTER_APPLY}"
+"""Skip reason of a state of a dry run that needed what only applying it would tell."""
 
 
 class StateStatus(StrEnum):
@@ -135,7 +138,8 @@ class StateHistory:
     @property
     def failed_and_skipped(self) -> bool:
         """True for a part of the work that failed for good, and that the run went on without."""
-        return self.reason is not None and self.reason.startswith(FAILED) and not self.cleans
+        reason = self.reason or ""
+        return reason.startswith(FAILED_WITH) and reason != KNOWN_LATER and not self.cleans
 
     @property
     def goes_on(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
+from machine.config import IoMode
 from machine.events import (
     CleanupBegun,
     DomainEventRecorded,
@@ -14,7 +15,8 @@ from machine.events import (
     StateSkipped,
     WaitBegun,
 )
-from machine.kernel.state_history import FAILED
+from machine.io.approval_before_call import is_before_call
+from machine.kernel.state_history import FAILED_WITH
 
 
 class Needs(IntEnum):
@@ -24,7 +26,8 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits, policy, artifacts that handlers wrote, cleanup states, and states skipped for their failure."""
+    """Limits, policy, artifacts that handlers wrote, dry runs, approvals that were asked before a call, cleanup
+    states, and states that were skipped for their failure."""
 
 
 _WITH_SECRETS: Final = 3
@@ -44,11 +47,14 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     """Return what a program must know to judge a run, given its events and the JSON of its manifest."""
     configured = manifest.get("run_config", {})
     needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
+    if configured.get("io_mode") == IoMode.DRY_RUN:
+        needs = max(needs, Needs.CONTROLS)
     for entry in entries:
         if isinstance(entry.event, LimitReached | CleanupBegun) or _is_output(entry) or _skips_failure(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
-            needs = max(needs, Needs.WAITS)
+            before_call = is_before_call(entry.event)
+            needs = max(needs, Needs.CONTROLS if before_call else Needs.WAITS)
     return needs
 
 
@@ -57,7 +63,7 @@ def _is_output(entry: Entry) -> bool:
 
 
 def _skips_failure(entry: Entry) -> bool:
-    return isinstance(entry.event, StateSkipped) and entry.event.reason.startswith(FAILED)
+    return isinstance(entry.event, StateSkipped) and entry.event.reason.startswith(FAILED_WITH)
 
 
 def version_for(needs: Needs, *, readable: bool = False, secrets: bool = False) -> int:

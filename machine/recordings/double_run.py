@@ -147,7 +147,7 @@ class SecondRun:
 
 
 def seconded(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Return `run`, `resume` or `dry_run` of the engine with the second run added."""
+    """Return `run`, `resume`, `dry_run` or `apply` of the engine with the second run added."""
 
     @functools.wraps(function)
     async def with_second(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -17,16 +17,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def answered(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Return `run` of the engine with `facts_from` also the path of a bundle."""
+def answered(
+    function: Callable[P, Coroutine[Any, Any, R]], name: str = "facts_from"
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Return `run` or `dry_run` of the engine with the run of a parameter also the path of a bundle."""
 
     @functools.wraps(function)
     async def with_bundle(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = kwargs.get("facts_from")
+        given = kwargs.get(name)
         if given is None or isinstance(given, FactsFrom) or _is_run_id(given):
             return await function(*args, **kwargs)
         with open_bundle(given) as bundle:  # type: ignore[arg-type]  # what is no path is refused there
-            kwargs["facts_from"] = FactsFrom(bundle.run_id, bundle.store)
+            kwargs[name] = FactsFrom(bundle.run_id, bundle.store)
             return await function(*args, **kwargs)
 
     return with_bundle

@@ -14,7 +14,7 @@ import attrs
 
 from machine import canonical, codec
 from machine.catalogue import Catalogue
-from machine.config import BuildProvenance, Target
+from machine.config import BuildProvenance, IoMode, Target
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.fork_overrides import overridden
@@ -191,6 +191,11 @@ async def branched(
     first, started = run_reader.first_entry(source, run_id)
     check_plan(source, plan.graph, history, allow_change=True)
     manifest = run_reader.manifest_of(source, started)
+    if manifest.run_config.io_mode is IoMode.DRY_RUN:
+        raise UsageError(
+            f"run {run_id} is a dry run, which makes no effect and has no fork",
+            hint="make another dry run, or the real run of this one: machine apply",
+        )
     payloads = Payloads()
     if limits is not None:
         refuse_spent(limits, history.usage)

@@ -17,7 +17,7 @@ class RecordedAttempt:
         self.facts: dict[str, list[FactRecorded]] = {}
         """The facts that are still to come, by key."""
         self.intents: dict[str, EffectIntended] = {}
-        self.begins: set[str] = set()
+        self.begins: dict[str, WaitBegun] = {}
         """The keys of its waits for external input."""
         self.asks: dict[str, str] = {}
         """The keys of the approvals that a policy asked for, by the keys of the calls that it asked about."""
@@ -37,7 +37,7 @@ class RecordedAttempt:
         elif isinstance(event, EffectIntended):
             self.intents[event.key] = event
         elif isinstance(event, WaitBegun):
-            self.begins.add(event.key)
+            self.begins[event.key] = event
             if isinstance(call_key := entry.info.get(ASKED_FOR), str):
                 self.asks.setdefault(call_key, event.key)
         elif isinstance(event, StateCompleted | StateFailed):

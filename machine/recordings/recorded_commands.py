@@ -20,7 +20,7 @@ from machine.events import (
     StateSkipped,
 )
 from machine.kernel.run_status import RunStatus
-from machine.kernel.state_history import FAILED
+from machine.kernel.state_history import FAILED_WITH
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 from machine.waits import (
@@ -51,7 +51,7 @@ def asked(event: Event | None, *, cleaning: bool = False) -> Asked:
         case RunResumed(plan_id=plan_id):
             return Asked(plan_id, secrets_lost=bool(event.secrets_lost))
         case StateSkipped(reason=reason):
-            return Asked(limited=reason == f"{FAILED}{Code.RECOVERY_LIMIT}")
+            return Asked(limited=reason == f"{FAILED_WITH}{Code.RECOVERY_LIMIT}")
         case RunCompleted() if cleaning:  # which says nothing of the cleanup, and may come before its end
             return Asked(cancel=True)
         case CleanupBegun(status, error=error) | RunCompleted(status, error=error):

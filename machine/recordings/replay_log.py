@@ -28,6 +28,7 @@ from machine.events import (
     StateCompleted,
     StateEntered,
     StateFailed,
+    WaitBegun,
 )
 from machine.exception_causes import raised_text
 from machine.io.attempt_scope import AttemptScope, Payloads, Timers, stored_seal
@@ -200,8 +201,7 @@ class ReplayLog(DivergentCalls):
 
     def load(self, artifact_id: str) -> bytes:
         """Return an artifact of the recording, or one made by this replay."""
-        made = self._payloads.get(artifact_id)
-        if made is not None:
+        if (made := self._payloads.get(artifact_id)) is not None:
             return made.data
         try:
             return self._load(artifact_id)
@@ -239,15 +239,14 @@ class ReplayLog(DivergentCalls):
         """Return the key of the approval that a policy asked for before the call with a key, None without one."""
         return self._attempt.asks.get(key)
 
-    def begins(self, key: str) -> bool:
-        """Say whether the open attempt recorded the beginning of a wait under a key."""
-        return key in self._attempt.begins
+    def begins(self, key: str) -> WaitBegun | None:
+        """Return the beginning of a wait that the open attempt recorded under a key, or None."""
+        return self._attempt.begins.get(key)
 
     @property
     def suspends(self) -> bool:
         """True where the recorded attempt was put away."""
-        event = self._next()
-        return isinstance(event, StateFailed) and event.suspended
+        return isinstance(event := self._next(), StateFailed) and event.suspended
 
     def now_ms(self) -> int:
         """Return 0: a replay reads no clock."""

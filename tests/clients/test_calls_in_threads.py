@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-import urllib3
 from clients.kit import serving
 
 from machine import Plan, Reporter, RunConfig, open_store, replay, run
@@ -19,6 +18,8 @@ from machine.engine import run_reader
 from machine.events import FactRecorded
 from machine.io.live_io import LiveIo
 from machine.io.thread_calls import ThreadCalls
+
+urllib3 = pytest.importorskip("urllib3", "2.2")
 
 
 @pytest.fixture

@@ -41,6 +41,9 @@ def drive(order):
         try:
             result = machine.resume(order["run_id"], plan=driven.plan, store=store)
         except NotFoundError:
+            if hasattr(driven, "start"):  # a plan that is not simply run
+                result = driven.start(order, store)
+                return {"status": result.status, "context": dict(result.context), "digest": result.digest}
             result = machine.run(
                 driven.plan,
                 store=store,

@@ -585,7 +585,7 @@ def test_a_dry_run_makes_no_effect_of_a_child(store):
     sent = []
 
     async def sends(ctx, io):
-        await io.step(send, effect=True)
+        await io.step(send, effect=True, name="send")
 
     async def send(idempotency_key):
         sent.append(idempotency_key)
@@ -593,6 +593,9 @@ def test_a_dry_run_makes_no_effect_of_a_child(store):
     child = plan_of("child", sends, side_effects="apply_side_effect", idempotency=lambda ctx: "k")
     found = machine.dry_run(parent_of(child), store=store)
     assert (found.result.status, sent) == ("completed", [])
+    assert [(effect.state_id.partition(".")[0], effect.namespace) for effect in found.effects] == [
+        ("child", "step")
+    ]
     assert only(store, "child").status == "completed"
 
 

@@ -660,7 +660,7 @@ def test_a_dry_run_shows_the_effect_on_what_its_ancestors_wrote():
         assert (shown.idempotency_key, shown.state_id) == ("once first False", "op.step.effect")
 
 
-def test_a_dry_run_says_that_an_effect_cannot_be_known_where_its_ancestors_disagree():
+def test_a_dry_run_shows_no_effect_of_a_state_whose_ancestors_disagree():
     plan = Plan("op")
     one, two = (writer(plan, f"step.n{number}", {"key": number}) for number in (1, 2))
 
@@ -671,10 +671,10 @@ def test_a_dry_run_says_that_an_effect_cannot_be_known_where_its_ancestors_disag
     with MemoryStore() as store:
         dry = machine.dry_run(plan, store=store, config=side_by_side())
         assert (dry.result.status, dry.result.error.code) == ("failed", "context_conflict")
-        (shown,) = dry.effects
-        assert shown.request is None
-        assert shown.unknown.startswith(
-            "it cannot be known: op.step.n1 and op.step.n2 wrote different values"
+        assert dry.effects == ()
+        assert (dry.states[2].action, dry.states[2].reason) == (
+            "not reached",
+            "the run ended before it: failed",
         )
 
 

@@ -437,7 +437,7 @@ def test_a_dry_run_refuses_whatever_the_configuration_says(store, tmp_path, mode
 
 @pytest.mark.parametrize("swallows", [False, True])
 @pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
-def test_the_preview_of_a_skipped_state_refuses_too(store, tmp_path, scripted, plain, swallows):
+def test_a_state_with_effects_is_refused_too(store, tmp_path, scripted, plain, swallows):
     def act():
         try:
             (tmp_path / "done").write_text("done")
@@ -455,10 +455,8 @@ def test_the_preview_of_a_skipped_state_refuses_too(store, tmp_path, scripted, p
 
     plan = of(handle_plainly if plain else handle, side_effects="apply_side_effect", idempotency="k")
     report = machine.dry_run(plan, store=store, transports={"world": scripted(effect=True)})
-    assert report.result.status == "completed"
-    (effect,) = report.effects
-    assert effect.namespace is None
-    assert "without io at test_undeclared_io.py:" in effect.unknown
+    assert (report.result.status, report.effects) == ("failed", ())
+    assert "without io at test_undeclared_io.py:" in report.result.error.message
     assert not (tmp_path / "done").exists()
 
 

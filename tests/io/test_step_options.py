@@ -474,14 +474,14 @@ def test_a_dry_run_calls_steps_that_only_read_and_shows_an_effect(store, calls):
     assert effect.request["args"] == {"amount": 4}
 
 
-def test_a_preview_ends_at_a_function_that_may_do_anything(store, calls):
+def test_a_dry_run_calls_no_function_that_may_do_anything_in_a_state_with_effects(store, calls):
     async def handler(ctx, io):
         await io.step(functions.charge, await io.step(functions.same, 4))
 
     found = dry_run(plan_of(handler, **EFFECT), store=store)
     (effect,) = found.effects
-    assert "it asks tests.io.functions_of_steps:same, which only a standard read" in effect.unknown
-    assert calls == []
+    assert effect.request["function"] == "tests.io.functions_of_steps:same"
+    assert (found.states[0].action, calls) == ("known after apply", [])
 
 
 def test_secrets_in_arguments_and_results_are_redacted(tmp_path, calls, monkeypatch):

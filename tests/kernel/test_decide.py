@@ -28,6 +28,7 @@ from machine.kernel.decisions import (
     EnterState,
     RecoverOrphan,
     ScheduleRetry,
+    SkipState,
     StartRun,
 )
 from machine.kernel.history import History, fold
@@ -329,3 +330,20 @@ def test_nothing_is_left_to_do_after_the_end(status):
     history = fold(log_of(RunStarted("op", BASE, BASE, BASE), RunCompleted(status)))
 
     assert decide(ONE_STATE, THREE, history) == Done(RunStatus(status))
+
+
+@pytest.mark.parametrize("mode", ["dry_run", "live"])
+def test_what_is_known_after_apply_skips_a_state_of_a_dry_run_alone(mode):
+    history = History()
+    graph = plan_of(2, [(0, 1)]).graph
+    first = graph.order[0]
+    base = artifact_id(b"0")
+    started = RunStarted("op", artifact_id(b"m"), graph.plan_id, base)
+    error = error_of("known_after_apply", retryable=True)
+    events = [started, StateEntered(first, 0, base), StateFailed(first, error)]
+    for entry in log_of(*events):
+        history.advance(entry)
+    config = RunConfig(io_mode=mode, retry_policy=RetryPolicy(2))
+    decision = decide(graph, config, history)
+    expected = SkipState(first, "failed:known_after_apply")
+    assert decision == (expected if mode == "dry_run" else ScheduleRetry(first, 1, 0))

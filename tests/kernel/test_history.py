@@ -600,3 +600,22 @@ def test_a_call_that_was_given_up_leaves_its_intent_uncertain():
 def test_nonsense_about_reused_facts_says_nothing(said):
     entry = log_of(START, entered())[1]
     assert reused(entry._replace(info={**entry.info, REUSED: said})) == {}
+
+
+def test_a_failure_lets_the_run_go_on_with_a_skip_that_names_it():
+    skip = StateSkipped(A, "failed:known_after_apply")
+    begun = [START, entered(), failed("known_after_apply", retryable=False)]
+    history = fold(log_of(*begun, skip, entered(B, base=S0)))
+    state = history.states[A]
+    assert (state.status, state.reason, state.failed.failures) == (StateStatus.SKIPPED, skip.reason, 1)
+    assert (history.settled, history.stopped, [*history.open]) == ([A], {}, [B])
+    for events in (
+        [*begun, StateSkipped(A, "failed:handler_error")],  # not the error it had
+        [*begun, StateSkipped(A, "skip_tag:report")],
+        [*begun, skip, skip],
+        [START, entered(), skip],
+        [*begun, skip, entered(attempt=1)],
+    ):
+        with pytest.raises(LogError) as caught:
+            fold(log_of(*events))
+        assert caught.value.code in {"log_state_settled", "log_attempt_open"}

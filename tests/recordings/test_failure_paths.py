@@ -93,8 +93,8 @@ def test_a_change_in_a_cleanup_state_is_found_there(store, tmp_path, mode):
 
 
 @MODES
-def test_a_dry_run_shows_no_effect_of_a_cleanup_that_would_have_nothing_to_do(store, tmp_path, mode):
-    plan = plan_of(tmp_path)
+def test_a_dry_run_that_succeeds_has_no_effect_of_a_cleanup_for_failures(store, tmp_path, mode):
+    plan = plan_of(tmp_path, fails=False)
     dry = machine.dry_run(plan, store=store, config=config_of(mode))
     assert [effect.state_id for effect in dry.effects] == ["shop.b.pay"]
     told = {state.id: (state.action, state.reason) for state in dry.states}
@@ -103,21 +103,13 @@ def test_a_dry_run_shows_no_effect_of_a_cleanup_that_would_have_nothing_to_do(st
     assert replay(dry.result.run_id, plan=plan, store=store).identical
 
 
-def test_a_dry_run_that_fails_shows_the_effects_of_its_cleanup(store, tmp_path):
-    plan = Plan("op")
-
-    @plan.state("a.work")
-    def work(ctx):
-        raise ValueError("no")
-
-    @plan.state("z.undo", run="on_failure", side_effects="apply_side_effect", idempotency="undo")
-    async def undo(ctx, io, failure):
-        await io.write_file(str(tmp_path / "undone"), failure.code)
-
-    dry = machine.dry_run(plan, store=store)
-    (effect,) = dry.effects
-    assert (effect.state_id, effect.unknown) == ("op.z.undo", None)
-    assert not (tmp_path / "undone").exists()
+@MODES
+def test_a_dry_run_that_fails_shows_the_effects_of_its_cleanup(store, tmp_path, mode):
+    plan = plan_of(tmp_path)
+    dry = machine.dry_run(plan, store=store, config=config_of(mode))
+    assert [effect.state_id for effect in dry.effects] == ["shop.b.pay", "shop.z.refund"]
+    assert not (tmp_path / "refunded").exists()
+    assert replay(dry.result.run_id, plan=plan, store=store).identical
 
 
 @MODES
