@@ -109,6 +109,8 @@ class Code(StrEnum):
     WORKER_DIED = "worker_died"
     PROGRAM_LEFT = "program_left"
     INVALID_OUTCOME = "invalid_outcome"
+    INVALID_NEXT_RUN = "invalid_next_run"
+    SEVERAL_NEXT_RUNS = "several_next_runs"
     UNKNOWN_BRANCH = "unknown_branch"
     STATE_TIMEOUT = "state_timeout"
     NOT_DETERMINISTIC = "not_deterministic"

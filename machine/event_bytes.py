@@ -47,7 +47,8 @@ def spelled(event: Event) -> bytes | None:
                 *ids,
             )
     elif type(event) is StateCompleted:
-        if event.not_taken is None and event.state_id.isascii() and event.context_snapshot_id.isascii():
+        plain = event.not_taken is None and event.next_input_id is None
+        if plain and event.state_id.isascii() and event.context_snapshot_id.isascii():
             ids = orjson.dumps(event.context_snapshot_id), orjson.dumps(event.state_id)
             if event.wrote is None:
                 return b'{"context_snapshot_id":%b,"state_id":%b,"type":"state_completed"}' % ids

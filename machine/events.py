@@ -1,8 +1,7 @@
 """The contents of a log: the closed set of kernel events, domain events, and what an entry holds.
 
-An event's body is its canonical JSON; the envelope adds `seq` and, separately under `info`, all informational data
-(run id, wall-clock time, provenance, traceback). The chain covers the whole envelope; the digest covers bodies
-alone. This module never interprets a log: `fold` of `kernel.history` does.
+An event's body is its canonical JSON; the envelope adds `seq` and, separately under `info`, all informational data.
+The chain covers the whole envelope; the digest covers bodies alone. `fold` of `kernel.history` interprets a log.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ class ArtifactKind(StrEnum):
     CONTEXT_CHUNK = "context_chunk"
     FACT_REQUEST = "fact_request"
     FACT_PAYLOAD = "fact_payload"
+    NEXT_INPUT = "next_input"
     DOMAIN_PAYLOAD = "domain_payload"
     SHARED_PAST = "shared_past"
     OUTPUT = "output"
@@ -86,6 +86,7 @@ class StateCompleted:
 
     `wrote` lists the keys it wrote, in a run with concurrent states, None where nothing else could have written
     meanwhile; `not_taken` lists the states after it that it chose not to continue to, None when it made no choice.
+    `next_input_id` is the artifact of the input with which the run is to go on as another.
     """
 
     type: ClassVar[str] = "state_completed"
@@ -93,6 +94,7 @@ class StateCompleted:
     context_snapshot_id: str
     wrote: tuple[str, ...] | None = None
     not_taken: tuple[str, ...] | None = None
+    next_input_id: str | None = None
 
 
 @attrs.frozen
@@ -321,16 +323,16 @@ class CleanupBegun:
 
 @attrs.frozen
 class RunCompleted:
-    """The last event. `status` is completed, failed, cancelled or limit_exceeded.
+    """The last event; `status` is final, and `error` the reason when that is not the failure of a state.
 
-    `error` is the reason when it is not the failure of a state: a conflict, a missing edge, `recovery_limit`,
-    `limit_exceeded` or `task_left_behind`. `skipped` counts the states that were skipped for their failure.
+    `next_input_id` is of its state; `skipped` counts the states that were skipped for their failure.
     """
 
     type: ClassVar[str] = "run_completed"
     status: str
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
+    next_input_id: str | None = None
     skipped: int | None = None
 
 

@@ -105,6 +105,9 @@ class StateOutcome:
     A state with successors may choose among them: `goto` names those to continue to, and no other edge leads on;
     `skip` names those not to continue to. A name is `step.state`, the full id, or the result of the decorator. A
     state that no edge leads to any more is skipped, and so are the states that follow only it.
+
+    `next_run` is the input, a JSON object, of a run that continues this one: it begins with the same plan and
+    configuration when this one has completed, after all other states. One state of a run may give it.
     """
 
     snapshot: Literal["never", "on_success", "always"] = attrs.field(
@@ -113,11 +116,17 @@ class StateOutcome:
     error: BaseException | str | None = None
     goto: tuple[str, ...] | None = attrs.field(default=None, converter=_names)
     skip: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    next_run: Mapping[str, Any] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.goto is not None and self.skip:
             raise StateError(
                 "an outcome says where to go on or what to skip, not both", code=Code.INVALID_OUTCOME
+            )
+        if self.error is not None and self.next_run is not None:
+            raise StateError(
+                "an outcome fails the attempt or says how the run goes on, not both",
+                code=Code.INVALID_OUTCOME,
             )
 
 

@@ -33,11 +33,13 @@ class CommittedStore(MemoryStore):
 
     def append(self, run_id, expected_seq, events, artifacts=(), **options):
         super().append(run_id, expected_seq, events, artifacts, **options)
-        self.appended.append((run_id, expected_seq, list(events), list(artifacts)))
+        self.appended.append((run_id, expected_seq, list(events), list(artifacts), options.get("begins")))
 
     def after(self, count: int) -> MemoryStore:
         """Return a store as a crash after so many commits has left it."""
         left = MemoryStore()
-        for run_id, expected_seq, stored, artifacts in self.appended[:count]:
+        for run_id, expected_seq, stored, artifacts, begins in self.appended[:count]:
             left.append(run_id, expected_seq, stored, artifacts)
+            if begins is not None:  # in the same commit
+                left.append(begins.lease.run_id, 0, begins.events, messages=begins.messages)
         return left

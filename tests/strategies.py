@@ -137,7 +137,9 @@ EVENTS_BY_KIND = {
     WaitBegun: st.builds(WaitBegun, TEXT, NAMES, HASHES, STATE_IDS, SMALL),
     LimitReached: st.builds(LimitReached, NAMES, TEXT),
     CleanupBegun: st.builds(CleanupBegun, NAMES, HASHES, st.none() | ERRORS),
-    RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES, st.none() | ERRORS, st.none() | SMALL),
+    RunCompleted: st.builds(
+        RunCompleted, NAMES, st.none() | HASHES, st.none() | ERRORS, skipped=st.none() | SMALL
+    ),
     RunSuspended: st.builds(
         RunSuspended,
         st.lists(
@@ -344,6 +346,6 @@ def simulate(graph, config, script=(), *, cancels=(), **informational):
                         pass
             case CompleteRun(status, final_snapshot_id, error):
                 skipped = failed_and_skipped(run.history.states) or None
-                emit(RunCompleted(status.value, final_snapshot_id, error, skipped))
+                emit(RunCompleted(status.value, final_snapshot_id, error, None, skipped))
             case Done():
                 return run

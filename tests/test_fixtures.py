@@ -23,6 +23,7 @@ REQUESTS_2 = FIXTURES / "requests-2"
 CONTEXTS_2 = FIXTURES / "contexts-2"
 STREAMS = FIXTURES / "streams"
 WAITS_1 = FIXTURES / "waits-1"
+NEXT_RUN_1 = FIXTURES / "next-run-1"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -150,6 +151,15 @@ def test_a_run_of_format_1_replays_identical(recorded):
             )
             for name in ("waits.run", "reviewed.run")
         ),
+        *(
+            (NEXT_RUN_1 / name, "next-run-1", digest, "completed")
+            for name, digest in (
+                ("first.run", "5ced927f00ffec5e55095f8048854ab8d629719a3a2f6e68980e3ca9d1a9886d"),
+                ("reviewed.run", "e9b6b2e4f67b7f7711d24b86c23717d407ea35445a15c1292990be6fbe034077"),
+                ("last.run", "0fdb043a2207f0265dd4295a04a096362a4366898e551e0ba67fdfb5e08ac05c"),
+                ("concurrent.run", "45e0fa2db85cbccd3f7cd98e6ffeedf81db73ee1abc4a48aab2afa877b0e4783"),
+            )
+        ),
     ],
     ids=lambda param: param[0].name,
 )
@@ -189,10 +199,14 @@ def test_the_richer_bundle_of_format_1_has_every_kind_of_event_and_artifact():
     lines = [json.loads(line) for line in (BUNDLE_1 / "rich.run").read_text().split("\n") if line]
     assert {line["artifact"]["kind"] for line in lines if "artifact" in line} == {*ArtifactKind} - {
         "context_chunks",  # of later runs
+        "output",
+        "output_pieces",
+        "output_piece",
         "context_chunk",
         "plan",
         "provenance",
         "shared_past",  # of a fork alone
+        "next_input",  # of later runs
         "secret_payload",  # which no bundle has, and which format 1 of secrets had not
     }
 

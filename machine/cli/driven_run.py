@@ -17,7 +17,7 @@ from machine.cli import progress
 from machine.cli.command_session import Session
 from machine.cli.dry_run_report import DryReportText
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
-from machine.cli.output import STYLES, Output, clean, duration, short
+from machine.cli.output import STYLES, Output, clean, compact, duration, short
 from machine.cli.state_text import short_state
 from machine.cli.wait_text import tell_waits
 from machine.engine.open_wait_info import waits_of
@@ -93,6 +93,7 @@ def driven(
             ("run", run_id),
             ("status", (result.status + took, STYLES.get(result.status, ""))),
             ("digest", short(result.digest)),
+            *_chain(store, result),
         ]
     )
     if report is not None:
@@ -140,6 +141,15 @@ def driven(
     if not store.url.startswith("memory:"):  # which nobody would find again
         session.note("next", session.command(word, "@last" if _is_last(store, run_id) else run_id))
     return code
+
+
+def _chain(store: Store, result: RunResult) -> list[tuple[str, str]]:
+    """Return what the report of a run says about the runs before it, and about one that was not begun."""
+    segment = store.run_row(result.run_id).segment
+    place = [] if segment is None else [("segment", f"{segment}, the last of runs that continue each other")]
+    if result.next_input is None:
+        return place
+    return [*place, ("goes on", f"as a run that was not begun, with {compact(result.next_input, 66)}")]
 
 
 def _is_last(store: Store, run_id: str) -> bool:

@@ -113,7 +113,8 @@ def _detail(event: Event) -> str:
             return f"attempt {event.attempt}"
         case StateCompleted():
             branch = not_taken_text(event.not_taken or ())
-            return f"context {short(event.context_snapshot_id)}{branch and f', {branch}'}"
+            goes_on = f", next run with {short(event.next_input_id)}" if event.next_input_id else ""
+            return f"context {short(event.context_snapshot_id)}{branch and f', {branch}'}{goes_on}"
         case StateSkipped():
             return skipped_text(event.reason)
         case StateFailed():

@@ -11,8 +11,9 @@ from cyclopts.validators import Number
 
 from machine import codec
 from machine.cli.answer_text import answers_of, tell_answers
+from machine.cli.chain_text import place_of, tell_chain
 from machine.cli.child_text import child_of, tell_children
-from machine.cli.command_session import Injected, Repeated, RunOrBundle, Session, names_bundle
+from machine.cli.command_session import Flag, Injected, Repeated, RunOrBundle, Session, names_bundle
 from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
@@ -49,11 +50,13 @@ def runs(
     op: str | None = None,
     label: Repeated = (),
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
+    segments: Flag = False,
     session: Injected,
 ) -> int:
     """List runs, newest first.
 
-    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it.
+    The part of a run's id that is shown can be given for RUN, as long as no other id begins with it. Runs that
+    continue each other are one row, that of the last one.
 
     Parameters
     ----------
@@ -66,6 +69,8 @@ def runs(
         Only runs with this label, NAME=VALUE. Given more than once, with all of them.
     limit
         How many at most.
+    segments
+        Show each of the runs that continue each other.
     """
     statuses = [*RunStatus, INTERRUPTED]
     if status is not None and status not in statuses:
@@ -74,7 +79,7 @@ def runs(
         )
     wanted = parsed(label)
     with session.open_store() as store:
-        page = store.list_runs(status=status, op=op, labels=wanted, limit=limit)
+        page = store.list_runs(status=status, op=op, labels=wanted, limit=limit, segments=segments)
         skipped = {row.run_id: skipped_in(store, row) for row in page.rows}
     if session.as_json:
         rows = [
@@ -104,7 +109,7 @@ def runs(
                 (clean(row.status), STYLES.get(row.status, "")),
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
-                clean(row.op_id),
+                clean(row.op_id) + (f", segment {row.segment}" if row.segment else ""),
                 *([_labels_text(labels_in(row.labels))] if labelled else []),
                 *([_notes_of(row, skipped)] if _has_notes(page.rows, skipped) else []),
             )
@@ -138,6 +143,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
         retried = None if names_bundle(run) else retry_of(store, run_id)
+        chain = place_of(log)
         dry = DryReportText(report_of(store, run_id, log)) if is_dry_run(log) else None
         answers = answers_of(log)
         status = (
@@ -151,6 +157,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
             "retried_as": retried,
+            "chain": chain,
             "applied_from": applied_from(log.entries[0]),
             "dry_run": None if dry is None else dry.as_json(),
             "answers": answers,
@@ -158,6 +165,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         session.out.json({**_as_json(log, manifest, built, status), **more})
     else:
         _print(session, log, manifest, built, status)
+        tell_chain(session, chain)
         tell_children(session, children)
         if dry is not None:
             dry.show(session.out)

@@ -30,10 +30,21 @@ class Runs(Protocol):
         """Return the run with the greatest invocation key of a range (see `Store.last_invocation`)."""
         ...
 
+    def last_segment(self, run_id: str) -> str:
+        """Return the last of the runs that continue a run (see `Store.last_segment`)."""
+        ...
+
+    def run_row(self, run_id: str) -> RunRow:
+        """Return one run's row of the index (see `Store.run_row`)."""
+        ...
+
 
 @attrs.frozen
 class Tick:
-    """An instant of a schedule that was started. `ended_ms` is None while its run is not over."""
+    """An instant of a schedule that was started. `ended_ms` is None while its run is not over.
+
+    A run that went on as another is over when the last one is.
+    """
 
     instant_ms: int
     run_id: str
@@ -63,7 +74,8 @@ def last_tick(runs: Runs, name: str, until_ms: int, *, began_by_ms: int | None =
         instant = before.removeprefix(first)
         if _INSTANT.fullmatch(instant):  # otherwise a user has given a run such a key
             at = datetime.fromisoformat(instant)
-            ended = row.updated_ms if row.status in FINAL_STATUSES else None
+            last = row if row.next_run_id is None else runs.run_row(runs.last_segment(row.run_id))
+            ended = last.updated_ms if last.status in FINAL_STATUSES else None
             return Tick(int(at.timestamp()) * 1000, row.run_id, row.created_ms, ended)
     return None
 

@@ -63,6 +63,7 @@ def _record(job: Mapping[str, Any], loaded: Loaded, telling: _Telling) -> Mappin
             config=config,
             reporter=telling,
             target=loaded.target,
+            begin_next=False,
         )
         export_family(result.run_id, Path(job["record"]), store=store)
     return {"run_id": result.run_id, "status": result.status}

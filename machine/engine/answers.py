@@ -127,12 +127,14 @@ async def signal(
         return await _signal_by_correlation(store, name, correlation, value, keep)
     if keep is not None:
         raise UsageError("only a signal by correlation is kept for a time", hint="a run keeps its signals")
+    run_id = store.last_segment(run_id)
     run = PastRun.read(run_id, store)
     if run.history.final:
         raise _nothing_open(run)
     refuse_moved(store, run_id)
     _refuse_secret(run, {"name": name, "value": value})
     number = store.post(run_id, SIGNAL, {"name": name, "value": value})
+    run_id = store.last_segment(run_id)
     await _deliver_where_nobody_drives(store, run_id)
     wake_parents(store, run_id)
     taken = _fact_of(PastRun.read(run_id, store), number)
@@ -190,11 +192,13 @@ async def _decide(
         raise UsageError(f"timeout is {timeout!r}: it must be a number of seconds from 0 up")
     if key is not None and not isinstance(key, str):
         raise UsageError(f"the key of a wait is a text, not {key!r}")
+    run_id = store.last_segment(run_id)
     run = PastRun.read(run_id, store)
     refuse_moved(store, run_id)
     wait = _approval_of(run, key)
     _refuse_secret(run, decision)
-    number = store.post(run_id, ANSWER, {"key": wait.begun.key, "answer": decision})
+    # not to a run that continues this one, whose question under that key would be another
+    number = store.post(run_id, ANSWER, {"key": wait.begun.key, "answer": decision}, passes_on=False)
     pause, head = _FIRST_POLL_SECONDS, run.history.head_seq
     with anyio.move_on_after(timeout):
         while True:

@@ -12,6 +12,7 @@ from machine.catalogue import Catalogue
 from machine.config import IoMode, Target
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.begin_run import Start
+from machine.engine.drive_run import ways_of
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.dry_report import is_dry_run
 from machine.engine.in_process_waits import Clock, Waiting
@@ -23,7 +24,6 @@ from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
 from machine.engine.run_reader import PastRun
 from machine.engine.run_result import RunResult
-from machine.engine.start_and_resume import ways_of
 from machine.engine.start_checks import check_store
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Watched

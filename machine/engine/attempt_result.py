@@ -10,6 +10,7 @@ import attrs
 
 from machine import canonical
 from machine.did_you_mean import did_you_mean
+from machine.engine.next_input import next_input_id
 from machine.errors import Code, Failure, StateError
 from machine.events import Event, StateCompleted, StateFailed
 from machine.exception_causes import causes_of
@@ -46,7 +47,7 @@ class Ending:
     ) -> tuple[_Ended, Snapshot]:
         """Return the end of an attempt whose handler returned, and the new context.
 
-        Raises `StateError` and `ContextError` for a forbidden result, write or change in place.
+        Raises `StateError` and `ContextError` for a forbidden result, write, change in place or next input.
         """
         state, ctx = self.state, self.ctx
         if (needed := needed_by(ctx)) is not None:
@@ -76,9 +77,17 @@ class Ending:
             )
         chooses = outcome.goto is not None or outcome.skip
         not_taken = _not_taken(graph, state.id, outcome) if chooses else None
+        given, next_id = outcome.next_run, None
+        if given is not None and state.meta.cleanup:
+            raise StateError(
+                f"{state.id} is a cleanup state, and only the work says that a run goes on as another",
+                code=Code.INVALID_OUTCOME,
+            )
+        if given is not None:
+            next_id = next_input_id(state.id, given, self.secrets, payloads)
         snapshot = self._staged(base, payloads)
         wrote = tuple(sorted(ctx.staged)) if self.concurrent else None
-        return (StateCompleted(state.id, snapshot.id, wrote, not_taken), self.info()), snapshot
+        return (StateCompleted(state.id, snapshot.id, wrote, not_taken, next_id), self.info()), snapshot
 
     def failed(self, exc: BaseException, failure: str | None = None) -> _Ended:
         """Return the end of an attempt that failed; `failure` is the snapshot to look at."""

@@ -55,6 +55,7 @@ async def resolve(
     """
     if (outcome is _UNSAID) != not_done:
         raise UsageError("give either the outcome of the effect or that it was not done")
+    run_id = store.last_segment(run_id)
     run_reader.require_run(store, run_id)
     refuse_moved(store, run_id)
     lease_ms = lease_ms_of(LEASE_SECONDS)
@@ -102,7 +103,7 @@ async def cancel(
     store: Store = DEFAULT_STORE,
     timeout: float = 30.0,  # noqa: ASYNC109 - how long a driver elsewhere may take
 ) -> RunResult:
-    """Ask a run to end cancelled, and return its result once it has ended.
+    """Ask a run to end cancelled, and return its result once it has ended: of one that went on, its last segment.
 
     A run with cleanup states does these first. One that nobody drives is left to whoever resumes it (`running`),
     and one whose cleanup waits is `suspended`. A cancel of a run whose cleanup has begun ends it without the rest.
@@ -114,6 +115,7 @@ async def cancel(
     in the inbox, and the next driver obeys it. `UsageError` for a reason or a name that is no text of 1 to 1024
     printable characters.
     """
+    run_id = store.last_segment(run_id)
     asked = cancel_message(reason, by)
     history, _ = run_reader.folded(store, run_id)
     require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
@@ -121,6 +123,7 @@ async def cancel(
     store.post(run_id, CANCEL, without_secrets(asked, _manifest(store, history).run_config.secrets))
     with anyio.move_on_after(timeout):
         while True:
+            run_id = store.last_segment(run_id)  # it passes the request on
             if store.lease_of(run_id) is None:
                 try:
                     return await _cancel_here(store, run_id)

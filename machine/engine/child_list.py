@@ -14,7 +14,10 @@ MISSING = "missing"
 
 @attrs.frozen
 class ListedChild:
-    """A child run: its id, its op and its status, the state that began it, and the key of the wait for it."""
+    """A child run: its id, its op and its status, the state that began it, and the key of the wait for it.
+
+    Of one that went on as another run it is the last.
+    """
 
     run_id: str
     op_id: str
@@ -30,6 +33,7 @@ def listed_children(run: PastRun) -> list[ListedChild]:
         event, child = entry.event, entry.info.get(CHILD)
         if isinstance(event, WaitBegun) and isinstance(child, str):
             op_id = str(run.json(event.request_digest).get("op_id", ""))
+            child = run.store.last_segment(child)
             known = run.store.run_exists(child)
             status = run.store.run_row(child).status if known else MISSING
             found[child] = ListedChild(child, op_id, status, event.state_id, event.key)

@@ -107,7 +107,8 @@ class ChildRuns:
     async def outcome(self, key: str, run_id: str) -> Mapping[str, Any] | None:
         """Drive a child, and return its outcome; None when it waits, or another process drives it."""
         plan, params, stays = self._asked[key]
-        heard = {each: _last_message(self._store, each) for each in _tree(self._store, run_id)}
+        tree = _tree(self._store, self._store.last_segment(run_id))
+        heard = {each: _last_message(self._store, each) for each in tree}
         try:
             result = await _apart(self._drive(ChildRun(run_id, key, plan, params, stays)))
         except ConcurrencyError as exc:
@@ -153,13 +154,14 @@ class ChildRuns:
     def next_ms(self, history: History) -> int | None:
         """Return the earliest time at which a child that is waited for can go on by itself, None without one."""
         open_waits = history.open_waits.by_key.values()
-        children = [wait.child for wait in open_waits if wait.child is not None]
+        children = [self._store.last_segment(wait.child) for wait in open_waits if wait.child is not None]
         rows = [self._store.run_row(child) for child in children if self._store.run_exists(child)]
         return min((row.wake_ms for row in rows if row.wake_ms is not None), default=None)
 
     def can_move(self, run_id: str) -> bool:
-        """Say whether it would change anything to drive a run."""
+        """Say whether it would change anything to drive a run; one that went on, its last segment."""
         store = self._store
+        run_id = store.last_segment(run_id)
         if not store.run_exists(run_id):
             return True
         if store.lease_of(run_id) is not None:
@@ -243,9 +245,10 @@ def root_of(store: Store, run_id: str, *, unfinished: bool = True) -> str:
 
 
 def children_of(store: Store, run_id: str) -> list[str]:
-    """Return the child runs that a run waits for."""
+    """Return the child runs that a run waits for, of those that went on the last segments."""
     history, _ = run_reader.folded(store, run_id)
-    return [wait.child for wait in history.open_waits.by_key.values() if wait.child is not None]
+    waits = history.open_waits.by_key.values()
+    return [store.last_segment(wait.child) for wait in waits if wait.child is not None]
 
 
 def _tree(store: Store, run_id: str) -> Iterator[str]:
@@ -316,6 +319,7 @@ async def end_children(
 
 async def end_child(store: Store, run_id: str, parent: str, end: EndChild) -> None:
     """Ask a child to end cancelled, and end it here if nobody drives it; a child of another run is left alone."""
+    run_id = store.last_segment(run_id)
     if not store.run_exists(run_id) or store.run_row(run_id).status in FINAL_STATUSES:
         return
     found = parent_run_of(run_reader.first_entry(store, run_id)[0])

@@ -36,6 +36,7 @@ from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
+    RunCompleted,
     RunSuspended,
     StateCompleted,
     StateEntered,
@@ -248,9 +249,14 @@ class Run:
                 self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
             case SuspendRun(waits) if self.live and of_handlers(waits):
                 await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
+            case CompleteRun():
+                await self._end_children(ending=True)
+                (end,) = events_of(decision, self.log.history)
+                assert isinstance(end, RunCompleted)
+                await self.log.end(end, self._merged())
             case _:
                 payloads: Payloads | None = None
-                if isinstance(decision, BeginCleanup | CompleteRun):
+                if isinstance(decision, BeginCleanup):
                     await self._end_children(ending=True)
                     payloads = self._merged()
                 elif isinstance(decision, ChangePlan):

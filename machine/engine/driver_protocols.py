@@ -13,7 +13,7 @@ from machine.engine import run_reader
 from machine.engine.commit_queue import StandingStill
 from machine.engine.recorder import Recorder
 from machine.errors import Code, ErrorInfo, UsageError
-from machine.events import Entry, Event, LimitReached, RunSuspended
+from machine.events import Entry, Event, LimitReached, RunCompleted, RunSuspended
 from machine.exception_to_error_info import refused
 from machine.io.attempt_scope import AttemptScope, Log, Payloads, Timers
 from machine.io.child_runs import Children
@@ -177,6 +177,10 @@ class DrivenLog(Log, Protocol):
 
         `wake_ms` is the time at which a child run of it can go on by itself.
         """
+        ...
+
+    async def end(self, event: RunCompleted, payloads: Payloads | None = None) -> None:
+        """End the run, and begin the run that continues it where one does. Only in live mode."""
         ...
 
     def outside(self, graph: Graph) -> Outside:

@@ -15,6 +15,7 @@ from machine.config import IoMode, RunConfig, Target, UndeclaredIo, check_starta
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.begin_run import Start
+from machine.engine.drive_run import ways_of
 from machine.engine.driver_protocols import SecondOf
 from machine.engine.dry_report import DryEffect, DryNeed, DryReport, DryState, report_of
 from machine.engine.in_process_waits import Clock, Waiting
@@ -23,7 +24,6 @@ from machine.engine.recorded_answers import FactsFrom, prepared
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
 from machine.engine.run_result import RunResult
-from machine.engine.start_and_resume import ways_of
 from machine.engine.start_checks import check_store
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Watched
@@ -85,7 +85,8 @@ async def dry_run(
     The arguments and the errors are those of `run`. Reads are made and recorded. An effect is not made: it gets
     the outcome that its state's `preview` gives, else the one of the same effect in the run `answers_from`, else
     one that is known after apply. A handler may pass that on; one that needs it ends there, which is no failure. A
-    wait gets the answer in `answers`, else one that is known after apply, and times are jumped over.
+    wait gets the answer in `answers`, else one that is known after apply, and times are jumped over. A run that
+    would go on as another begins none: `result.next_input` is what that would begin with.
     """
     graph = plan.graph
     check_store(store)

@@ -10,8 +10,16 @@ from machine.config import Target
 from machine.cron.expressions import CronTimes, times_of
 from machine.cron.ticks import decide
 from machine.errors import MachineError
+from machine.kernel.run_index import RunRow
 from machine.stores.base import Store
-from machine.stores.schedule import Schedule
+from machine.stores.schedule import TICK_PREFIX, Schedule
+
+
+def is_of_schedule(store: Store, row: RunRow) -> bool:
+    """Say whether a schedule started a run, or the first of the runs that it continues."""
+    first = row.first_run_id
+    begun = row if first is None or not store.run_exists(first) else store.run_row(first)
+    return (begun.invocation_key or "").startswith(TICK_PREFIX)
 
 
 @attrs.define

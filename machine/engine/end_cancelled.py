@@ -28,9 +28,14 @@ from machine.stores.base import Store
 async def end_cancelled(store: Store, run_id: str) -> History:
     """End a run, or begin with its cleanup, after ending its children; return its history.
 
-    A run whose cleanup has begun is ended without the rest of it. Raises `ConcurrencyError` if it is driven.
+    A run whose cleanup has begun is ended without the rest of it. Of runs that continue each other it is the last
+    one, which may have begun only now. Raises `ConcurrencyError` if it is driven.
     """
-    with Keeper(store, run_id) as keeper:
+    last = store.last_segment(run_id)
+    with Keeper(store, last) as keeper:
+        if store.last_segment(last) != last:
+            return await end_cancelled(store, last)
+        run_id = last
         await end_left(run_id)
         history, chain = run_reader.folded(store, run_id)
         log = operator_log(store, keeper, history, chain)

@@ -53,8 +53,8 @@ def events_of(decision: Decision, history: History) -> list[Event]:
             return going_on(SecretWait(), RunResumed("secrets_lost", secrets_lost=True), suspended=suspended)
         case BeginCleanup(status, base_snapshot_id, error):
             return [CleanupBegun(status.value, base_snapshot_id, error)]
-        case CompleteRun(status, final_snapshot_id, error):
+        case CompleteRun(status, final_snapshot_id, error, next_id):
             skipped = failed_and_skipped(history.states) or None
-            return [RunCompleted(status.value, final_snapshot_id, error, skipped)]
+            return [RunCompleted(status.value, final_snapshot_id, error, next_id, skipped)]
         case _:
             return []

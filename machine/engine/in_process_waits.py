@@ -125,8 +125,13 @@ class Patience:
         self._log = log
         self._woken = woken
         if waiting.skips:  # an earlier driver may have been further
-            log.skip_to(log.history.open_waits.latest_ms)
+            log.skip_to(max(log.history.open_waits.latest_ms, log.history.started_ms or 0))
         self._left = math.inf if waiting.seconds is None else waiting.seconds
+
+    @property
+    def left(self) -> float | None:
+        """The number of seconds that may still be waited here, None without limit."""
+        return None if self._left == math.inf else max(self._left, 0)
 
     async def goes_on(self) -> bool:
         """Return True once a wait is answered, False when the run is to be suspended."""

@@ -58,6 +58,9 @@ _OF_RUN: Final = frozenset({"run_id", "ts_millis", MESSAGE, INBOX_SEEN})
 Draft: TypeAlias = tuple[Event, int, Mapping[str, str] | None]
 """An event to be appended, with its time in milliseconds and its informational data."""
 
+Ending: TypeAlias = Callable[["LiveLog", RunCompleted, Payloads | None], bool]
+"""A function that ends a run which goes on as another one, or returns False where it does not."""
+
 
 class LiveLog:
     """A run's log while it is driven. `on_entry` is called with every entry, after it was folded.
@@ -105,6 +108,8 @@ class LiveLog:
         self.floor_ms = history.open_waits.latest_ms
         """A time that has passed for sure, once a wait was answered: no later event is before it."""
         self._passed_ms = 0
+        self.next_run: Ending | None = None
+        """Ends the run together with the beginning of the one that continues it; None where none is begun."""
         self._driver = driver_name()
         self._inbox = Inbox(store, run_id)
         self.in_any_thread = second is None and secret_check is None and _in_any_thread(on_entry)
@@ -116,7 +121,7 @@ class LiveLog:
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
     ) -> None:
         """Seal, fold and queue events. Returns without waiting for the disk, and never suspends the task."""
-        now = self._event_ms()
+        now = self.event_ms()
         if self.wall is not None:
             info = self.wall.stamp(info)
         self._put([(event, now, self._noted(event, info)) for event in events], payloads)
@@ -131,7 +136,8 @@ class LiveLog:
             return {**cancelled_for(self._store, self._run_id), **(info or {})}
         return info
 
-    def _event_ms(self) -> int:
+    def event_ms(self) -> int:
+        """Return the time of an event that is emitted now."""
         return max(time.time_ns() // 1_000_000, self.floor_ms)
 
     def now_ms(self) -> int:
@@ -154,16 +160,16 @@ class LiveLog:
         for fact, payloads, info, at_ms, takes in due:
             self.skip_to(at_ms)
             if takes:
-                self._append_now(fact, info, payloads, takes=takes)
+                self.append_now(fact, info, payloads, takes=takes)
             else:
-                self._put([(fact, self._event_ms(), info)], payloads)
+                self._put([(fact, self.event_ms(), info)], payloads)
         return len(due)
 
     def answer(self, wait: OpenWait, payload: Mapping[str, Any]) -> None:
         """Record an answer to a wait that no message gave."""
         fact, payloads, info, at_ms, _ = delivery(WaitAnswer(wait, dict(payload)))
         self.skip_to(at_ms)
-        self._put([(fact, self._event_ms(), info)], payloads)
+        self._put([(fact, self.event_ms(), info)], payloads)
 
     def asked(self, wait: OpenWait) -> Any:
         """Return the request of a wait."""
@@ -186,7 +192,7 @@ class LiveLog:
         seen = self._inbox.seen
         awaits = self._inbox.awaits(self.history, self.load)
         info = {INBOX_SEEN: str(seen), **({} if wake_ms is None else {WAKE: str(wake_ms)})}
-        return self._append_now(event, info, inbox_seen=seen, awaits=awaits)
+        return self.append_now(event, info, inbox_seen=seen, awaits=awaits)
 
     def set_aside(self) -> None:
         """Have a suspended run that cannot continue be due no longer, unless it has received more meanwhile."""
@@ -194,13 +200,24 @@ class LiveLog:
             self._inbox.read()
             self._queue.set_aside(self._inbox.seen)
 
-    def _append_now(
-        self, event: Event, info: Mapping[str, str], payloads: Payloads | None = None, **terms: Any
+    async def end(self, event: RunCompleted, payloads: Payloads | None = None) -> None:
+        """End the run, together with the beginning of the run that continues it, if one does."""
+        if event.next_input_id is None or self.next_run is None or not self.next_run(self, event, payloads):
+            await self.emit([event], payloads)
+
+    def append_now(
+        self,
+        event: Event,
+        info: Mapping[str, str],
+        payloads: Payloads | None = None,
+        *,
+        now: int | None = None,
+        **terms: Any,
     ) -> bool:
         """Append an event on terms that depend on what others do meanwhile; say whether it is in the log."""
         if (reason := self.abort()) is not None:
             raise reason
-        run_id, now = self._run_id, self._event_ms()
+        run_id, now = self._run_id, self.event_ms() if now is None else now
         seq, body = self.history.head_seq + 1, codec.encode_event(event)
         data = seal(seq, body, run_id, now, info)
         chain = chain_next(self._chain, data)

@@ -91,6 +91,7 @@ _JSON: Final = frozenset(
         ArtifactKind.FACT_PAYLOAD,
         ArtifactKind.CONTEXT_VALUE,
         ArtifactKind.CONTEXT_CHUNKS,
+        ArtifactKind.NEXT_INPUT,
     }
 )
 """The kinds of artifacts that hold one arbitrary JSON value, or stand for one."""

@@ -7,6 +7,9 @@ from typing import Final
 from machine.errors import Code, RunError
 from machine.stores.base import Store
 
+IMPORTED: Final = "imported"
+"""The kind of message that has a driver look for what a run waited for elsewhere."""
+
 MOVED: Final = "moved"
 """The kind of message that says in which store a run goes on."""
 

@@ -70,6 +70,12 @@ class Keeper:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop keeping the run, and release the lease. Twice is harmless."""
+        if self._stopping.is_set():
+            return
         self._end()
         with contextlib.suppress(StoreError):  # if its thread dies, a driver loses its lease all the same
             self._store.release(self.lease)

@@ -246,7 +246,10 @@ class PastRun:
                 context = self.snapshot(event.base_snapshot_id).to_dict()
                 return {"type": event.type, "attempt": event.attempt, "context": context}
             case StateCompleted() as event:
-                return {"type": event.type, "context": self.snapshot(event.context_snapshot_id).to_dict()}
+                given = event.next_input_id
+                goes_on = {} if given is None else {"next_run": self.json(given)}
+                context = self.snapshot(event.context_snapshot_id).to_dict()
+                return {"type": event.type, "context": context, **goes_on}
             case FactRecorded() as event:
                 return {"type": event.type, "attempt": event.attempt, **self.call(event)}
             case EffectIntended() as event:

@@ -7,10 +7,12 @@ from typing import Any
 
 import attrs
 
+from machine import canonical
 from machine.errors import ErrorInfo
 from machine.kernel.cleanup import error_of
 from machine.kernel.history import History
 from machine.kernel.retry_and_skip import fork_point
+from machine.kernel.run_status import RunStatus
 from machine.kernel.snapshot import Snapshot
 from machine.stores.base import Store
 from machine.waits import Wait
@@ -26,7 +28,8 @@ class RunResult:
     failed state, None when none failed: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the present
     code and the recorded facts. `skipped` are the states that failed and that the run went on without. The
     `details` of `error` hold the failures of cleanup states; in a run that did not fail its code is then
-    `cleanup_failed`.
+    `cleanup_failed`. `next_input` is the input of the run that would continue a completed one and was not begun
+    (a dry run, `begin_next=False`), None otherwise: of runs that continue each other, a result is that of the last.
     """
 
     run_id: str
@@ -39,6 +42,7 @@ class RunResult:
     waits: tuple[Wait, ...] = ()
     fork_at: int | None = None
     skipped: tuple[str, ...] = ()
+    next_input: Mapping[str, Any] | None = None
 
 
 def result_of(
@@ -60,4 +64,16 @@ def result_of(
         waits=history.unanswered,
         fork_at=fork_point(history),
         skipped=tuple(state_id for state_id, state in history.states.items() if state.failed_and_skipped),
+        next_input=_next_input(store, history),
     )
+
+
+def _next_input(store: Store, history: History) -> Mapping[str, Any] | None:
+    """Return the input of the run that would continue one that has completed, unless that has begun."""
+    if history.status is not RunStatus.COMPLETED or not history.next_inputs:
+        return None
+    if store.run_row(history.run_id or "").next_run_id is not None:
+        return None
+    (artifact_id,) = history.next_inputs.values()
+    given: Mapping[str, Any] = canonical.decode_stored(artifact_id, store.get(artifact_id))
+    return given

@@ -27,11 +27,14 @@ class Watched:
     """The policy of the driver, on top of those of its runs."""
     is_child: bool = False
     """True where the driver of its parent drives a run."""
+    begin_next: bool = True
+    """True when a run that goes on as another begins it, and its driver drives that on."""
 
     def for_child(self, provided: Provided, reporter: Reporter) -> Watched:
         """Return the caller's part of a child run."""
         waiting = attrs.evolve(self.waiting, seconds=0)
-        return attrs.evolve(self, provided=provided, reporter=reporter, is_child=True, waiting=waiting)
+        own = attrs.evolve(self, provided=provided, reporter=reporter, waiting=waiting)
+        return attrs.evolve(own, is_child=True, begin_next=True)
 
 
 class Changes(NamedTuple):

@@ -25,7 +25,7 @@ from machine.engine.children import root_of
 from machine.engine.driven_run import Drive, DrivenRun
 from machine.engine.driver_name import checked_worker_name, drive_as
 from machine.engine.driver_protocols import SecondOf
-from machine.engine.due_ticks import DueTicks
+from machine.engine.due_ticks import DueTicks, is_of_schedule
 from machine.engine.plan_loader import Load, PlanLoader
 from machine.engine.run_keeper import LEASE_SECONDS, lease_ms_of
 from machine.engine.run_result import RunResult
@@ -44,7 +44,7 @@ from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import FINAL_STATUSES, INTERRUPTED, RunStatus
 from machine.policy import NO_POLICY, Policy
 from machine.stores.base import Store
-from machine.stores.schedule import TICK_PREFIX, Schedule
+from machine.stores.schedule import Schedule
 from machine.target import load as load_target
 
 IDLE_SECONDS: Final = 1.0
@@ -279,7 +279,7 @@ class Worker:
             return
         try:
             row = self._store.run_row(run_id)
-            if self._scheduled and not (row.invocation_key or "").startswith(TICK_PREFIX):
+            if self._scheduled and not is_of_schedule(self._store, row):
                 self._backoff.for_good(run_id)
                 return
             if row.status in FINAL_STATUSES or not self._is_due(row, now_ms, horizon_ms):
@@ -341,7 +341,8 @@ class Worker:
                 self._counts[run.result.status] += 1
                 self._reporter.ended(run.result)
                 # a run that waits as it did would be found again at once
-                idle = run.result.status == RunStatus.SUSPENDED and run.result.head_seq == before
+                same = run.result.run_id == run.key and run.result.head_seq == before
+                idle = run.result.status == RunStatus.SUSPENDED and same
                 (self._backoff.fail if idle else self._backoff.clear)(run.key)
             elif run.was_interrupted:
                 self._counts[INTERRUPTED] += 1

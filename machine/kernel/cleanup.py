@@ -27,6 +27,7 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.frontier import Frontier
 from machine.kernel.history import History
+from machine.kernel.next_run import next_input_after_cleanup
 from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision
 from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import FAILED_WITH, StateHistory, StateStatus
@@ -88,7 +89,8 @@ def next_of_cleanup(
         if again is not None:
             return again
     assert history.cleanup is not None
-    return CompleteRun(RunStatus(history.cleanup.status), history.checkpoint, history.cleanup.error)
+    status, error = RunStatus(history.cleanup.status), history.cleanup.error
+    return CompleteRun(status, history.checkpoint, error, next_input_after_cleanup(history))
 
 
 def _skip(plan: Graph, config: RunConfig, history: History, state_id: str) -> SkipState | None:

@@ -27,6 +27,7 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.frontier import Frontier
 from machine.kernel.history import History
+from machine.kernel.next_run import completed
 from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision, skipped_failure
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
@@ -119,7 +120,7 @@ def _next_step(
         return schedule.next(plan, config, history, limited=limited, woken=woken)
     assert history.checkpoint is not None
     if len(history.settled) >= len(plan.work):
-        return CompleteRun(RunStatus.COMPLETED, history.checkpoint)
+        return completed(plan, history, history.checkpoint)
     state_id = _next(plan, history)
     state = history.states.get(state_id)
     if state is None:

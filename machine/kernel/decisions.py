@@ -110,11 +110,15 @@ class BeginCleanup:
 
 @attrs.frozen
 class CompleteRun:
-    """End the run; `error` is the reason when the run failed and no state did."""
+    """End the run; `error` is the reason when the run failed and no state did.
+
+    `next_input_id` is the artifact of the input with which it goes on as another, None where it does not.
+    """
 
     status: RunStatus
     final_snapshot_id: str | None
     error: ErrorInfo | None = None
+    next_input_id: str | None = None
 
 
 @attrs.frozen

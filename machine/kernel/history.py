@@ -68,6 +68,8 @@ class History:
     """The states whose last attempt did not complete: they failed, or wait for a retry."""
     branched: bool = False
     """True when a state has chosen not to continue to a successor."""
+    next_inputs: dict[str, str] = attrs.field(factory=dict)
+    """The inputs with which states said that the run goes on as another, by state."""
     open: dict[str, OpenAttempt] = attrs.field(factory=dict)
     """The attempts that have begun and not ended, by state; at most one in sequential mode."""
     facts: dict[str, FactRecorded] = attrs.field(factory=dict)
@@ -85,8 +87,7 @@ class History:
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
     plan_id: str | None = None  # the plan the run continues with
-    replanned: bool = False
-    """True when the current plan differs from the one the run was started with."""
+    replanned: bool = False  # whether it is another one than the run was started with
     waits: tuple[Wait, ...] = ()
     """The external input that a suspended run waits for."""
     cancelling: bool = False
@@ -203,6 +204,8 @@ class History:
         state.wrote, state.read = event.wrote or (), entry.info.get("read")
         if event.not_taken is not None:
             state.not_taken, self.branched = event.not_taken, True
+        if event.next_input_id is not None:
+            self.next_inputs[event.state_id] = event.next_input_id
         if self.one_by_one:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
@@ -229,13 +232,12 @@ class History:
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
         if self.one_by_one:
             self._no_open_attempt(entry.seq, "skips a state")
-        cleaning, known = self.cleanup is not None, self.states.get(event.state_id)
-        state = log_rules.state_to_skip(known, entry.seq, event, cleaning=cleaning)
+        before, cleaning = self.states.get(event.state_id), self.cleanup is not None
+        state = log_rules.state_to_skip(before, entry.seq, event, cleaning=cleaning)
         state.status, state.reason = StateStatus.SKIPPED, event.reason
         self.states[event.state_id] = state
         self.stopped.pop(event.state_id, None)
-        if known is not None:
-            self.open_waits.close(event.state_id)
+        self.open_waits.close(event.state_id)
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
@@ -366,6 +368,7 @@ class History:
             self.status = RunStatus(event.status)
         if self.one_by_one and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
+        log_rules.check_next_input(entry, event, self.next_inputs)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
         self.open_waits.by_key.clear()
         self.checkpoint, self.error = event.final_snapshot_id or self.checkpoint, event.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from machine.config import LONGEST_SECONDS, MOST_CONCURRENT
@@ -22,6 +23,7 @@ from machine.events import (
 )
 from machine.kernel.outputs import Outputs
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus
+from machine.kernel.segments import NEXT_RUN
 from machine.kernel.state_history import FAILED_WITH, OpenAttempt, StateHistory, StateStatus
 
 Within: TypeAlias = FactRecorded | EffectIntended | WaitBegun | DomainEventRecorded
@@ -46,6 +48,20 @@ def check_place(entry: Entry, run_id: str | None, status: RunStatus) -> None:
         raise LogError(seq, f"{event.type} follows the end of the run", code=Code.LOG_AFTER_END)
     if status is RunStatus.SUSPENDED and not isinstance(event, _WHILE_SUSPENDED):
         raise LogError(seq, f"{event.type} while the run is suspended", code=Code.LOG_SUSPENDED)
+
+
+def check_next_input(entry: Entry, event: RunCompleted, next_inputs: Mapping[str, str]) -> None:
+    """Raise `LogError` where a run goes on as another, or does not, other than its states have said.
+
+    `next_inputs` are the inputs that they gave. Only the end of a run that has completed names the next one.
+    """
+    completed = event.status == RunStatus.COMPLETED
+    due = next(iter(next_inputs.values()), None) if completed else None
+    if event.next_input_id != due or (completed and len(next_inputs) > 1):
+        text = "the run goes on as another with an input that none of its states gave it"
+        raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
+    if NEXT_RUN in entry.info and due is None:
+        raise LogError(entry.seq, "the end names a next run and no input of it", code=Code.LOG_BAD_EVENT)
 
 
 def check_within(attempt: OpenAttempt | None, seq: int, event: Within) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import orjson
 
 from machine.kernel.open_waits import WAKE
+from machine.kernel.segments import NEXT_RUN, segment_of
 from machine.labels import LABELS, labels_in
 
 _may_be_run_level: Final = re.compile(rb'"type":"run_').search
@@ -33,6 +34,8 @@ class RunRow(NamedTuple):
     `invocation_key` is the value of that name in the first event's info: no two runs of a store share one.
     `wake_ms` is the earliest time at which a wait of a suspended run ends by itself or a child run of it can go on,
     None when there is none. `labels` are the labels of the run as text, a JSON object, None without any.
+    Of runs that go on as another, `next_run_id` is the one that continues this one, `first_run_id` the first of the
+    chain and `segment` the number in it; both are None for one that continues none.
     """
 
     run_id: str
@@ -44,6 +47,9 @@ class RunRow(NamedTuple):
     invocation_key: str | None = None
     wake_ms: int | None = None
     labels: str | None = None
+    first_run_id: str | None = None
+    segment: int | None = None
+    next_run_id: str | None = None
 
 
 def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> RunRow:
@@ -51,13 +57,9 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
 
     Total: bytes that are no envelope leave op and status unchanged. `fold` is what judges a log.
     """
-    if row is None:
-        op_id, status, created_ms, updated_ms, head_seq = "", "pending", 0, 0, 0
-        invocation_key = wake_ms = labels = None
-    else:
-        op_id, status, head_seq = row.op_id, row.status, row.head_seq
-        created_ms, updated_ms = row.created_ms, row.updated_ms
-        invocation_key, wake_ms, labels = row.invocation_key, row.wake_ms, row.labels
+    row = row or RunRow(run_id, "", "pending", 0, 0, 0)
+    op_id, status, created_ms, updated_ms, head_seq = row[1:6]
+    invocation_key, wake_ms, labels, first_run_id, segment, next_run_id = row[6:]
     for stored in events:
         head_seq, data = stored[0], stored[1]
         if not _may_be_run_level(data):
@@ -70,6 +72,7 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
                 if head_seq == 1:
                     invocation_key = _text(info.get("invocation_key"), "") or None
                     labels = _text(info.get(LABELS), "") if labels_in(info.get(LABELS)) else None
+                    first_run_id, segment = segment_of(info) or (None, None)
             case "run_suspended":
                 status, updated_ms = "suspended", ts
                 wake_ms = _earliest(_wake_ms(event.get("waits")), _wake_of_child(data))
@@ -77,9 +80,11 @@ def advance(row: RunRow | None, run_id: str, events: Iterable[StoredForm]) -> Ru
                 status, updated_ms, wake_ms = "running", ts, None
             case "run_completed":
                 status, updated_ms, wake_ms = _text(event.get("status"), status), ts, None
+                next_run_id = _text(info.get(NEXT_RUN), "") or None
             case _:
                 pass
-    return RunRow(run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels)
+    moved = op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels
+    return RunRow(run_id, *moved, first_run_id, segment, next_run_id)
 
 
 def ends_with_answer(row: RunRow, events: Collection[StoredForm]) -> bool:
@@ -122,13 +127,9 @@ def _event(data: bytes) -> tuple[dict[str, Any], int, dict[str, Any]]:
         envelope = orjson.loads(data)
         event, info = envelope["event"], envelope["info"]
         ts = info["ts_millis"]
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+    except (orjson.JSONDecodeError, LookupError, TypeError):
         return {}, 0, {}
-    if (
-        not isinstance(event, dict)
-        or not isinstance(info, dict)
-        or type(ts) is not int
-        or not 0 <= ts <= _MAX_MS
-    ):
+    objects = isinstance(event, dict) and isinstance(info, dict)
+    if not objects or type(ts) is not int or not 0 <= ts <= _MAX_MS:
         return {}, 0, {}
     return event, ts, info

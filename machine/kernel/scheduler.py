@@ -24,6 +24,7 @@ from machine.kernel.decisions import (
 )
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
+from machine.kernel.next_run import completed
 from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision, skipped_failure
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
@@ -103,7 +104,7 @@ class Schedule:
         error = (
             next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None
         )
-        return self._ended(history, lost, error)
+        return self._ended(plan, history, lost, error)
 
     def awaiting(self, config: RunConfig) -> AwaitAttempts:
         """Return the decision to wait for the attempts that are being made."""
@@ -140,14 +141,14 @@ class Schedule:
             return None
         return EnterState(first, 0, base) if again is None else again._replace(base_snapshot_id=base)
 
-    def _ended(self, history: History, lost: str | None, spent: ErrorInfo | None) -> CompleteRun:
+    def _ended(self, plan: Graph, history: History, lost: str | None, spent: ErrorInfo | None) -> CompleteRun:
         error = self.frontier.error or spent
         if lost is not None and error is None:
             error = self.frontier.missing_edge(lost, history.states[lost])
         failing = lost is not None or error is not None
-        status = RunStatus.FAILED if failing else RunStatus.COMPLETED
         try:
-            return CompleteRun(status, self.frontier.final().id, error)
+            final = self.frontier.final().id
+            return CompleteRun(RunStatus.FAILED, final, error) if failing else completed(plan, history, final)
         except Conflict as exc:
             # what failed before it is why the run does
             return CompleteRun(RunStatus.FAILED, None, error if failing else exc.error)

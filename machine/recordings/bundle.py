@@ -17,7 +17,7 @@ import attrs
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
 from machine.engine.deliver import Inbox
-from machine.engine.moved_runs import MOVED, mark_moved
+from machine.engine.moved_runs import IMPORTED, MOVED, mark_moved
 from machine.engine.run_keeper import Keeper
 from machine.errors import BundleError, Code, ConcurrencyError, UsageError
 from machine.events import Artifact
@@ -36,10 +36,6 @@ from machine.stores.memory import MemoryStore
 
 _BATCH: Final = 16 * 1024 * 1024
 """The bytes of artifacts that are stored in one append; what a killed import leaves is named by no log."""
-
-
-IMPORTED: Final = "imported"
-"""The kind of message that has a driver look for what a run waited for elsewhere."""
 
 
 @attrs.frozen

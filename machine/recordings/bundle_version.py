@@ -12,6 +12,7 @@ from machine.events import (
     DomainEventRecorded,
     Entry,
     LimitReached,
+    StateCompleted,
     StateSkipped,
     WaitBegun,
 )
@@ -28,11 +29,13 @@ class Needs(IntEnum):
     CONTROLS = 2
     """Limits, policy, artifacts that handlers wrote, dry runs, approvals that were asked before a call, cleanup
     states, and states that were skipped for their failure."""
+    NEXT_RUN = 3
+    """States that say that the run goes on as another."""
 
 
 _WITH_SECRETS: Final = 3
-_PLAIN: Final = {Needs.BASICS: 1, Needs.WAITS: 4, Needs.CONTROLS: 6}
-_READABLE: Final = {Needs.BASICS: 2, Needs.WAITS: 5, Needs.CONTROLS: 7}
+_PLAIN: Final = {Needs.BASICS: 1, Needs.WAITS: 4, Needs.CONTROLS: 6, Needs.NEXT_RUN: 8}
+_READABLE: Final = {Needs.BASICS: 2, Needs.WAITS: 5, Needs.CONTROLS: 7, Needs.NEXT_RUN: 9}
 READABLE: Final = _READABLE[Needs.BASICS]
 """The first version of the form that people review."""
 
@@ -55,6 +58,8 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
         elif isinstance(entry.event, WaitBegun):
             before_call = is_before_call(entry.event)
             needs = max(needs, Needs.CONTROLS if before_call else Needs.WAITS)
+        elif isinstance(entry.event, StateCompleted) and entry.event.next_input_id is not None:
+            needs = Needs.NEXT_RUN
     return needs
 
 

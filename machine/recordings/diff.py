@@ -82,13 +82,17 @@ class First:
 
 @attrs.frozen
 class StateSide:
-    """A state in one run: `errors` are those of its attempts, `delays_ms` the waits before its retries."""
+    """A state in one run: `errors` are those of its attempts, `delays_ms` the waits before its retries.
+
+    `next_run` is the input with which it said that the run goes on as another, None where it did not.
+    """
 
     status: str
     attempts: int
     errors: Sequence[Mapping[str, Any]] = ()
     delays_ms: Sequence[int] = ()
     reason: str | None = None
+    next_run: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the side as a JSON object."""
@@ -317,7 +321,9 @@ def _state_side(state_id: str, run: PastRun) -> StateSide | None:
     lane = [entry.event for entry in run.lanes[state_id]]
     errors = tuple(codec.to_json(event.error) for event in lane if isinstance(event, StateFailed))
     delays = tuple(event.delay_ms for event in lane if isinstance(event, RetryScheduled))
-    return StateSide(state.status.value, state.attempts, errors, delays, state.reason)
+    given = run.history.next_inputs.get(state_id)
+    next_run = None if given is None else run.json(given)
+    return StateSide(state.status.value, state.attempts, errors, delays, state.reason, next_run)
 
 
 def _base(lane: Sequence[Entry]) -> str | None:

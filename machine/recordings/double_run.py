@@ -47,7 +47,7 @@ class SecondRun:
     def __init__(self, earlier: Iterable[Entry]) -> None:
         self._entries = list(earlier)
         self._log = ReplayLog(self._entries, self._load, SilentReporter().entry)
-        self._log.pass_over()
+        self._log.begin_at(len(self._entries))
         self._live: FirstRun | None = None
         self._pending = Payloads()
         self._inside = False
@@ -71,7 +71,7 @@ class SecondRun:
             return  # it was compared before it was written
         self._entries.append(entry)
         if not self._inside:
-            self._log.pass_over()
+            self._log.begin_at(len(self._entries))
 
     @staticmethod
     def earlier(entries: Iterable[Entry], state_id: str, attempt: int, live: Log) -> EarlierPart:
@@ -93,7 +93,7 @@ class SecondRun:
         if parts is not None and parts.seen:
             log = replay_up_to(parts, entry, self._load, whole=True)
             difference = await self._again(run, log, decision)
-            self._log.pass_over()
+            self._log.begin_at(len(self._entries))
             return difference
         self._entries.append(entry)
         try:

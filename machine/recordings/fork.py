@@ -17,6 +17,7 @@ from machine.catalogue import Catalogue
 from machine.config import BuildProvenance, IoMode, Target
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
+from machine.engine.drive_run import drive
 from machine.engine.fork_overrides import overridden
 from machine.engine.fork_prefix import SHARED_PAST_ID, SharedPast
 from machine.engine.live_run_secrets import inheriting, recalled, secrets_of
@@ -29,7 +30,6 @@ from machine.engine.provenance import provenance
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, Keeper, lease_ms_of
 from machine.engine.run_result import RunResult
-from machine.engine.start_and_resume import drive
 from machine.engine.start_checks import check_store, refuse_used
 from machine.engine.transports_and_catalogue import Provided
 from machine.engine.watched import Watched

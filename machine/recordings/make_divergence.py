@@ -173,7 +173,10 @@ class Differences:
                 entry, f"the handler ended ({event.type}) without making a recorded call", event
             )
         if isinstance(event, StateCompleted) and isinstance(recorded, StateCompleted):
-            return self._snapshots(entry.seq, recorded.context_snapshot_id, event.context_snapshot_id)
+            if recorded.context_snapshot_id != event.context_snapshot_id:
+                return self._snapshots(entry.seq, recorded.context_snapshot_id, event.context_snapshot_id)
+            if recorded.next_input_id != event.next_input_id:
+                return self._next_inputs(entry.seq, recorded.next_input_id, event.next_input_id)
         kind = DivergenceKind.EVENT_DIFFERS
         if asked(recorded).plan_id is not None:
             kind = DivergenceKind.PLAN_CHANGED
@@ -239,6 +242,24 @@ class Differences:
             recorded={key: before[key] for key in keys if key in before},
             now={key: after[key] for key in keys if key in after},
             changes=changes,
+        )
+
+    def _next_inputs(self, seq: int, recorded: str | None, now: str | None) -> Divergence:
+        before = None if recorded is None else canonical.decode_stored(recorded, self.recorded(recorded))
+        after = None if now is None else canonical.decode(self.now(now))
+        if before is None:
+            summary = "the run goes on as another, and in the recording it does not"
+        elif after is None:
+            summary = "the run goes on as another in the recording, and now it does not"
+        else:
+            summary = "the run goes on as another with a different input"
+        return Divergence(
+            kind=DivergenceKind.EVENT_DIFFERS,
+            seq=seq,
+            summary=summary,
+            recorded=before,
+            now=after,
+            changes=diff(before, after),
         )
 
     def _side(self, event: Event) -> Any:

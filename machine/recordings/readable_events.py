@@ -18,6 +18,7 @@ from machine.events import MAX_INLINE_PAYLOAD, Artifact, ArtifactKind, Entry
 from machine.ids import piece_key, stream_key
 from machine.io.call_identity import path_key
 from machine.kernel.history import History
+from machine.kernel.run_status import RunStatus
 from machine.kernel.snapshot import Snapshot
 from machine.recordings.readable_outputs import artifacts_of, content_of
 
@@ -103,12 +104,16 @@ class Course:
             case "state_completed":
                 snapshot_id, wrote = body.pop("context_snapshot_id"), body.pop("wrote", None)
                 body |= self._written(place, snapshot_id, wrote)
+                if "next_input_id" in body:
+                    body["next_run"] = self._json(body.pop("next_input_id"))
             case "state_failed":
                 if "failure_snapshot_id" in body:
                     body["left"] = self._written(place, body.pop("failure_snapshot_id"), None)
             case "cleanup_begun":
                 self._take(body, "base_snapshot_id", self._left().id)
             case "run_completed":
+                if "next_input_id" in body:
+                    self._take(body, "next_input_id", next(iter(self._history.next_inputs.values()), ""))
                 if "final_snapshot_id" in body:
                     self._take(body, "final_snapshot_id", self._final().id)
                 else:
@@ -203,6 +208,9 @@ class Course:
                 body["context_snapshot_id"] = self._snapshot(self._base_of_open(place), written, removed).id
                 if not self._history.one_by_one:
                     body["wrote"] = sorted([*written, *removed])
+                if "next_run" in body:
+                    given = canonical.encode(body.pop("next_run"))
+                    body["next_input_id"] = self.add(ArtifactKind.NEXT_INPUT, given)
             case "state_failed":
                 if "left" in body:
                     left = body.pop("left")
@@ -213,6 +221,8 @@ class Course:
             case "run_completed":
                 if body.pop("context", False) is not None:
                     body["final_snapshot_id"] = self._final().id
+                if body.get("status") == RunStatus.COMPLETED and self._history.next_inputs:
+                    body["next_input_id"] = next(iter(self._history.next_inputs.values()))
             case "run_resumed":
                 if "plan" in body:
                     body["plan_id"] = self.add(ArtifactKind.PLAN, canonical.encode(body.pop("plan")))

@@ -24,6 +24,7 @@ from machine.kernel.facts_with_ignored_parts import IGNORED, IGNORED_MAC
 from machine.kernel.linearize import without_suspensions
 from machine.kernel.open_waits import DUE, MESSAGE
 from machine.kernel.sealed_facts import REQUEST_MAC, REQUEST_SECRETS, SECRET_PAYLOAD
+from machine.kernel.segments import FIRST_RUN, NEXT_RUN, PREVIOUS_RUN, SEGMENT
 from machine.kernel.snapshot import Snapshot
 from machine.kernel.transactions import EFFECT_KEY
 from machine.kernel.usage import WALL_MS
@@ -61,6 +62,10 @@ _LEFT_OUT: Final = frozenset(
         DUE,
         INBOX_SEEN,
         MESSAGE,
+        NEXT_RUN,
+        PREVIOUS_RUN,
+        FIRST_RUN,
+        SEGMENT,
         WALL_MS,
     }
 )

@@ -147,7 +147,8 @@ async def replay(
     `undeclared_io` overrides the run's configuration of what happens to I/O that bypasses `io`; None: as
     configured. Anything that reaches or changes external state is refused whatever the run allowed, and is done
     again only if this is `allow`. With `deep` the child runs of an identical run are replayed too, each against the
-    plan that the replayed handler gave, and theirs; the first one that diverges makes this one diverge. Raises
+    plan that the replayed handler gave, and theirs; the first one that diverges makes this one diverge. A run that
+    went on as another is replayed alone, in either case: of a child, all that it went on as are replayed. Raises
     `NotFoundError`, also for a child that is not in the store, and `PlanError` (`op_id_mismatch`) for the plan of
     another op.
     """

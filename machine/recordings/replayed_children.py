@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 from machine.errors import Code, NotFoundError
 from machine.events import FactRecorded, FactValue
 from machine.kernel.history import History
+from machine.kernel.run_index import RunRow
 from machine.plan import Plan
 from machine.stores.base import Store
 
 
 class RecordedChild(NamedTuple):
-    """A child run of a recorded run; `outcome` is what the parent recorded of it, None while it waits."""
+    """A child run of a recorded run; `outcome` is what the parent recorded of it, None while it waits.
+
+    Of a child that went on as another run, each run is one, and the outcome is that of the last.
+    """
 
     run_id: str
     plan: Plan
@@ -65,14 +69,23 @@ class ReplayedChildren:
             key = wait.begun.key
             fact, replaced = history.facts.get(key), waits.children[key].child != child
             answered = fact is not None and isinstance(fact.outcome, FactValue) and not replaced
-            if not store.run_exists(child):
-                if replaced or (not answered and wait.begun.state_id in history.open):
-                    continue
-                raise NotFoundError(
-                    f"run {history.run_id} has the child run {child}, which is not in {store.url}",
-                    code=Code.RUN_NOT_FOUND,
-                    details={"run_id": history.run_id, "child": child},
-                    hint="a bundle holds one run: import those of its children and its own into one store, and "
-                    "replay it there",
-                )
-            yield RecordedChild(child, self._plans[key], fact if answered else None)
+            optional = replaced or (not answered and wait.begun.state_id in history.open)
+            if optional and not store.run_exists(child):
+                continue
+            last = child
+            while (following := _row_of(store, history, last).next_run_id) is not None:
+                yield RecordedChild(last, self._plans[key], None)
+                last = following
+            yield RecordedChild(last, self._plans[key], fact if answered else None)
+
+
+def _row_of(store: Store, history: History, child: str) -> RunRow:
+    if store.run_exists(child):
+        return store.run_row(child)
+    raise NotFoundError(
+        f"run {history.run_id} has the child run {child}, which is not in {store.url}",
+        code=Code.RUN_NOT_FOUND,
+        details={"run_id": history.run_id, "child": child},
+        hint="a bundle holds one run: import those of its children and its own into one store, and "
+        "replay it there",
+    )

@@ -200,6 +200,8 @@ def named(entry: Entry) -> Iterator[tuple[str, ArtifactKind]]:
             yield event.payload_ref, ArtifactKind.DOMAIN_PAYLOAD
         case DomainEventRecorded() if (output := output_of(event)) is not None:
             yield output.artifact_id, ArtifactKind(output.stored)
+        case StateCompleted() if event.next_input_id is not None:
+            yield event.next_input_id, ArtifactKind.NEXT_INPUT
         case _:
             return
 

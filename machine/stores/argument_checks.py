@@ -22,7 +22,7 @@ from machine.events import Artifact, ArtifactKind
 from machine.ids import ArtifactId, RunId
 from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
-from machine.stores.base import MAX_ARTIFACT_BYTES, Message, StoredEvent
+from machine.stores.base import MAX_ARTIFACT_BYTES, Beginning, Message, StoredEvent
 from machine.stores.lease import HeldLease, Lease, lease_is_held
 
 MAX_SEQ: Final = 2**63 - 1
@@ -45,11 +45,15 @@ class Terms(NamedTuple):
     takes: Collection[int] = ()
     awaits: Collection[tuple[str, str]] = ()
     messages: Sequence[Message] = ()
+    begins: Beginning | None = None
 
     @property
     def usual(self) -> bool:
         """True when there is no condition but the lease."""
-        return self.inbox_seen is None and not self.takes and not self.awaits and not self.messages
+        return self[1:] == _NO_TERMS
+
+
+_NO_TERMS: Final = Terms()[1:]
 
 
 def check_append(
@@ -76,6 +80,8 @@ def check_append(
         seq, data, chain = event
         if seq != due or type(data) is not bytes or type(chain) is not bytes or len(chain) != _CHAIN_BYTES:
             raise _bad_event(event, due)
+    if terms.begins is not None:
+        _check_begins(run_id, events, terms.begins)
     blobs: list[tuple[bytes, str, bytes]] = []
     for artifact_id, kind, data in artifacts:
         key = artifact_key(artifact_id)
@@ -103,6 +109,13 @@ def _check_terms(terms: Terms, events: Sequence[StoredEvent]) -> None:
             raise UsageError(f"message {message.number!r} is not message {number}, or has no time")
     if terms.messages and (not events or events[0].seq != 1):
         raise UsageError("messages come with the whole log of a run")
+
+
+def _check_begins(run_id: str, events: Sequence[StoredEvent], begins: Beginning) -> None:
+    next_id = begins.lease.run_id
+    if not events or not begins.events or next_id == run_id:
+        raise UsageError(f"run {next_id} begins with the events that end run {run_id}, or not at all")
+    check_append(next_id, 0, begins.events, (), Terms(begins.lease, messages=begins.messages))
 
 
 def check_awaits(status: str) -> None:

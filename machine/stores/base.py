@@ -80,6 +80,18 @@ class Signal:
     expires_ms: int | None = None
 
 
+@attrs.frozen
+class Beginning:
+    """The beginning of the run that continues another, under a `lease` on it; it has no events yet.
+
+    `messages` are the first of its inbox.
+    """
+
+    lease: Lease
+    events: Sequence[StoredEvent]
+    messages: Sequence[Message] = ()
+
+
 @attrs.define
 class CommitLimits:
     """Bounds of the events that a run has emitted and its store does not have yet.
@@ -142,6 +154,7 @@ class Store(Protocol):
         takes: Collection[int] = (),
         awaits: Collection[tuple[str, str]] = (),
         messages: Sequence[Message] = (),
+        begins: Beginning | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return. Either may be empty.
 
@@ -149,7 +162,8 @@ class Store(Protocol):
         that a suspended run has no use for what it received: it is no longer due because of that (`due_runs`).
         `takes` are the numbers of signals that the events hand out, and `awaits` the names and correlations of
         those that the run waits for, if the events suspend it: each such signal makes it due. `messages` are the
-        inbox of a run whose whole log this is, as another store had it.
+        inbox of a run whose whole log this is, as another store had it. `begins` is the run that continues this
+        one, if the events end it: both logs are written, or neither.
 
         Raises `ConcurrencyError` (nothing is written) when the head is not `expected_seq`; with code `lease_lost`
         when `lease` is not the run's current one, or was released (one that has only expired still appends); with
@@ -192,11 +206,12 @@ class Store(Protocol):
         """Return the lease that keeps others out of the run, or None."""
         ...
 
-    def post(self, run_id: str, kind: str, data: Any) -> int:
+    def post(self, run_id: str, kind: str, data: Any, *, passes_on: bool = True) -> int:
         """Put a message into the run's inbox, durable on return, and return its number.
 
-        Needs no lease, and makes a suspended run due (`due_runs`). `kind` is 1 to 256 printable characters, `data`
-        JSON. Raises `NotFoundError` for a run without events, `UsageError`, or `CanonicalError`.
+        Needs no lease, and makes a suspended run due (`due_runs`). If it `passes_on`, it is for the `last_segment`.
+        `kind` is 1 to 256 printable characters, `data` JSON. Raises `NotFoundError` for a run without events,
+        `UsageError`, or `CanonicalError`.
         """
         ...
 
@@ -227,6 +242,10 @@ class Store(Protocol):
 
     def awaiting(self, name: str, correlation: str) -> list[str]:
         """Return the ids of the suspended runs that await a signal, in the order of their ids."""
+        ...
+
+    def last_segment(self, run_id: str) -> str:
+        """Return the last run of the chain of a run: the run itself unless it went on, and if it is unknown."""
         ...
 
     def find_invocation(self, key: str) -> str | None:
@@ -330,8 +349,11 @@ class Store(Protocol):
         labels: Mapping[str, str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        segments: bool = True,
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status, op id and labels, which must all match.
+
+        Without `segments`, those runs are left out that went on as another run of this store.
 
         The newest run is the one that entered the store last, whatever its id and the clocks say. A run that is
         running according to its log and that nobody drives has the status `interrupted`, and only that filter finds

@@ -41,7 +41,16 @@ from machine.stores.argument_checks import (
     stale,
     unknown_cursor,
 )
-from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
+from machine.stores.base import (
+    ZERO_CHAIN,
+    Beginning,
+    CommitLimits,
+    Head,
+    Message,
+    RunPage,
+    Store,
+    StoredEvent,
+)
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, leased, lost, wall_clock
 from machine.stores.memory_contents import Contents, MemoryKeys, MemorySignals
 from machine.stores.memory_schedules import MemorySchedules
@@ -97,46 +106,68 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
         takes: Collection[int] = (),
         awaits: Collection[tuple[str, str]] = (),
         messages: Sequence[Message] = (),
+        begins: Beginning | None = None,
     ) -> None:
         """Write artifacts and events, all or none (see `Store.append`)."""
         contents = self._open()
-        check_append(
-            run_id, expected_seq, events, artifacts, Terms(lease, inbox_seen, takes, awaits, messages)
-        )
+        terms = Terms(lease, inbox_seen, takes, awaits, messages, begins)
+        check_append(run_id, expected_seq, events, artifacts, terms)
         run_id = str(run_id)
         with contents.lock:
-            self._check_lease(contents, run_id, lease)
-            log = contents.logs.get(run_id, [])
-            if len(log) != expected_seq:
-                raise stale(run_id, expected_seq, len(log))
-            last = len(contents.inboxes.get(run_id, ()))
-            if inbox_seen is not None and last > inbox_seen:
-                raise inbox_moved(run_id, inbox_seen, last)
-            contents.check_takes(run_id, takes)
-            row = advance(contents.rows.get(run_id), run_id, events)
-            key = row.invocation_key
-            if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
-                raise invocation_taken(key, run_id, holder)
-            looked_at = not events and inbox_seen is not None
-            if awaits:
-                check_awaits(row.status)
-            if awaits or looked_at:
-                awaited = awaits or contents.signal_waits.get(run_id, ())
-                contents.check_none_awaited(run_id, awaited, self.clock())
+            row = self._checked(contents, run_id, expected_seq, events=events, terms=terms)
+            if begins is not None:
+                first = Terms(begins.lease, messages=begins.messages)
+                next_id = begins.lease.run_id
+                next_row = self._checked(contents, next_id, 0, events=begins.events, terms=first)
             for artifact_id, kind, data in artifacts:
                 contents.artifacts.setdefault(str(artifact_id), (str(kind), data))
             if events:
-                log.extend(events)
-                contents.logs[run_id] = log
-                contents.rows[run_id] = row
-                if key is not None:
-                    contents.invocations[key] = run_id
-                contents.taken.update(takes)
-                self._note_waits(contents, row, events, awaits)
-                if messages:
-                    self._keep_messages(contents, row, messages)
-            elif looked_at:
+                self._write(contents, row, events, terms)
+            elif inbox_seen is not None:
                 contents.answered.pop(run_id, None)
+            if begins is not None:
+                self._write(contents, next_row, begins.events, first)
+
+    def _checked(
+        self,
+        contents: Contents,
+        run_id: str,
+        expected_seq: int,
+        *,
+        events: Sequence[StoredEvent],
+        terms: Terms,
+    ) -> RunRow:
+        """Check an append with the lock, and return the row of the index that it leads to."""
+        self._check_lease(contents, run_id, terms.lease)
+        log = contents.logs.get(run_id, [])
+        if len(log) != expected_seq:
+            raise stale(run_id, expected_seq, len(log))
+        last, seen = len(contents.inboxes.get(run_id, ())), terms.inbox_seen
+        if seen is not None and last > seen:
+            raise inbox_moved(run_id, seen, last)
+        contents.check_takes(run_id, terms.takes)
+        row = advance(contents.rows.get(run_id), run_id, events)
+        key = row.invocation_key
+        if key is not None and (holder := contents.invocations.get(key, run_id)) != run_id:
+            raise invocation_taken(key, run_id, holder)
+        if terms.awaits:
+            check_awaits(row.status)
+        if terms.awaits or (not events and seen is not None):
+            awaited = terms.awaits or contents.signal_waits.get(run_id, ())
+            contents.check_none_awaited(run_id, awaited, self.clock())
+        return row
+
+    def _write(self, contents: Contents, row: RunRow, events: Sequence[StoredEvent], terms: Terms) -> None:
+        run_id = row.run_id
+        contents.logs.setdefault(run_id, []).extend(events)
+        contents.rows[run_id] = row
+        if row.invocation_key is not None:
+            contents.invocations[row.invocation_key] = run_id
+        contents.note_segment(row)
+        contents.taken.update(terms.takes)
+        self._note_waits(contents, row, events, terms.awaits)
+        if terms.messages:
+            self._keep_messages(contents, row, terms.messages)
 
     def _note_waits(
         self,
@@ -207,11 +238,12 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
         held = self._open().leases.get(run_id)
         return held if held is not None and self._watch.left_ms(held, self.boot_clock()) != 0 else None
 
-    def post(self, run_id: str, kind: str, data: Any) -> int:
+    def post(self, run_id: str, kind: str, data: Any, *, passes_on: bool = True) -> int:
         """Put a message into the run's inbox and return its number (see `Store.post`)."""
         contents = self._open()
         encoded = check_message(kind, data)
         with contents.lock:
+            run_id = contents.last_segment(run_id) if passes_on else run_id
             if run_id not in contents.logs:
                 raise no_run(run_id)
             messages = contents.inboxes.setdefault(str(run_id), [])
@@ -245,6 +277,10 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
                 if times and op in {None, row.op_id}:
                     since[run_id] = min(times)
         return sorted(since, key=since.__getitem__)[:limit]
+
+    def last_segment(self, run_id: str) -> str:
+        """Return the last run of the chain that a run belongs to (see `Store.last_segment`)."""
+        return self._open().last_segment(run_id)
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
@@ -302,6 +338,7 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
         labels: Mapping[str, str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        segments: bool = True,
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status, op id and labels."""
         contents = self._open()
@@ -314,7 +351,8 @@ class MemoryStore(MemoryKeys, MemorySignals, MemorySchedules, Store):
                 if cursor not in contents.rows:
                     raise unknown_cursor(cursor)
                 newest_first = newest_first[newest_first.index(contents.rows[cursor]) + 1 :]
-            asked = (row for row in newest_first if op is None or row.op_id == op)
+            shown = (row for row in newest_first if segments or row.next_run_id not in contents.rows)
+            asked = (row for row in shown if op is None or row.op_id == op)
             told = (self._told(row) for row in asked if wanted <= labels_in(row.labels).items())
             rows = list(islice((row for row in told if status in {None, row.status}), limit + 1))
         return RunPage(rows=rows[:limit], cursor=rows[limit - 1].run_id if len(rows) > limit else None)

@@ -42,10 +42,23 @@ class Contents:
     signal_waits: dict[str, set[tuple[str, str]]] = attrs.field(factory=dict)
     answered: dict[str, int] = attrs.field(factory=dict)
     invocations: dict[str, str] = attrs.field(factory=dict)
+    chains: dict[str, tuple[int, str]] = attrs.field(factory=dict)
+    """The number and the id of the last segment of each chain, by the id of the first run."""
     secret_key: bytes = attrs.field(factory=lambda: secrets.token_bytes(32))
     secret_key_id: str | None = None
     data_keys: dict[str, bytes] = attrs.field(factory=dict)
     schedules: dict[str, Schedule] = attrs.field(factory=dict)
+
+    def last_segment(self, run_id: str) -> str:
+        """Return the last run of the chain that a run belongs to (see `Store.last_segment`)."""
+        row = self.rows.get(run_id)
+        return self.chains.get((row and row.first_run_id) or run_id, (0, run_id))[1]
+
+    def note_segment(self, row: RunRow) -> None:
+        """Note a run that continues another as the last of its chain, if it is."""
+        if row.first_run_id is not None and row.segment is not None:
+            known = self.chains.get(row.first_run_id, (0, ""))
+            self.chains[row.first_run_id] = max(known, (row.segment, row.run_id))
 
     def check_takes(self, run_id: str, numbers: Collection[int]) -> None:
         """Raise `ConcurrencyError` (`signal_taken`) for a signal that cannot be taken. Called with the lock."""

@@ -42,7 +42,16 @@ from machine.stores.argument_checks import (
     no_run,
     unknown_cursor,
 )
-from machine.stores.base import ZERO_CHAIN, CommitLimits, Head, Message, RunPage, Store, StoredEvent
+from machine.stores.base import (
+    ZERO_CHAIN,
+    Beginning,
+    CommitLimits,
+    Head,
+    Message,
+    RunPage,
+    Store,
+    StoredEvent,
+)
 from machine.stores.lease import HeldLease, Lease, LeaseWatch, check_acquire, wall_clock
 from machine.stores.sqlite_append import FIND_INVOCATION, NEW_ARTIFACT, Appends, find_run
 from machine.stores.sqlite_check import problems_of
@@ -58,6 +67,9 @@ _CHUNK: Final = 500
 
 _RUN: Final = "(SELECT key FROM runs WHERE run_id = ?)"
 _HEAD: Final = f"SELECT seq, chain FROM events WHERE run = {_RUN} ORDER BY seq DESC LIMIT 1"  # noqa: S608
+_ENDS_CHAIN: Final = (
+    "(next_run_id IS NULL OR NOT EXISTS (SELECT 1 FROM runs AS n WHERE n.run_id = runs.next_run_id))"
+)
 _READ: Final = (
     "SELECT seq, data, chain FROM events WHERE run = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
 )
@@ -128,9 +140,10 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
         takes: Collection[int] = (),
         awaits: Collection[tuple[str, str]] = (),
         messages: Sequence[Message] = (),
+        begins: Beginning | None = None,
     ) -> None:
         """Write artifacts and events, all or none, durable on return (see `Store.append`)."""
-        terms = Terms(lease, inbox_seen, takes, awaits, messages)
+        terms = Terms(lease, inbox_seen, takes, awaits, messages, begins)
         blobs = check_append(run_id, expected_seq, events, artifacts, terms)
         # in the order of their ids, so that neighbours in their index are written together
         blobs.sort(key=itemgetter(0))
@@ -170,11 +183,12 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
     def _now(self) -> int:
         return self.clock()  # a test may replace it
 
-    def post(self, run_id: str, kind: str, data: Any) -> int:
+    def post(self, run_id: str, kind: str, data: Any, *, passes_on: bool = True) -> int:
         """Put a message into the run's inbox, durable on return, and return its number (see `Store.post`)."""
         encoded = check_message(kind, data)
         with self._session.writing() as conn:
-            return sqlite_inbox.post(conn, text(run_id), str(kind), encoded, self.clock())
+            run = sqlite_inbox.last_segment(conn, text(run_id)) if passes_on else text(run_id)
+            return sqlite_inbox.post(conn, run, str(kind), encoded, self.clock())
 
     def inbox(self, run_id: str, after: int = 0) -> list[Message]:
         """Return the run's messages with a number above `after`, in order. Raises `NotFoundError`."""
@@ -186,6 +200,11 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
         now_ms, limit = check_due(now_ms, limit)
         with self._session as conn:
             return sqlite_due.due_runs(conn, now_ms, limit, None if op is None else text(op))
+
+    def last_segment(self, run_id: str) -> str:
+        """Return the last run of the chain that a run belongs to (see `Store.last_segment`)."""
+        with self._session as conn:
+            return sqlite_inbox.last_segment(conn, text(run_id))
 
     def find_invocation(self, key: str) -> str | None:
         """Return the id of the run whose first event has this invocation key, or None."""
@@ -263,6 +282,7 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
         labels: Mapping[str, str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        segments: bool = True,
     ) -> RunPage:
         """Return rows of the index, newest first, filtered by status, op id and labels."""
         limit, cursor, labelled = check_limit(limit), check_cursor(cursor), checked_labels(labels or {})
@@ -271,7 +291,10 @@ class SqliteStore(SqliteKeys, SqliteSignals, SqliteSchedules, Store):
         few = indexed == RunStatus.RUNNING and op is None
         terms = [("status = ?" if few else "+status = ?", indexed), ("+op_id = ?", op)]
         given = [(term, text(value)) for term, value in terms if value is not None]
-        where = " AND ".join(["key < ?", *(term for term, _ in given), *[_HAS_LABEL] * len(labelled)])
+        chosen = () if segments else (_ENDS_CHAIN,)
+        where = " AND ".join(
+            ["key < ?", *(term for term, _ in given), *[_HAS_LABEL] * len(labelled), *chosen]
+        )
         values = [*(value for _, value in given), *chain.from_iterable(labelled.items())]
         query = f"SELECT key, {RUN_COLUMNS} FROM runs WHERE {where} ORDER BY key DESC LIMIT ?"  # noqa: S608
         rows: list[RunRow] = []

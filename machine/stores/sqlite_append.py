@@ -40,9 +40,12 @@ _ANSWERED: Final = "UPDATE runs SET answered_ms = ? WHERE key = ? AND answered_m
 _LOOKED_AT: Final = "UPDATE runs SET answered_ms = NULL WHERE key = ? AND answered_ms IS NOT NULL"
 _MOVE_RUN: Final = (
     "UPDATE runs SET op_id = ?, status = ?, created_ms = ?, updated_ms = ?, wake_ms = ?, answered_ms = NULL, "
-    "head_seq = ? WHERE key = ?"
+    "next_run_id = ?, head_seq = ? WHERE key = ?"
 )
-_NEW_RUN: Final = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_NEW_RUN: Final = (
+    f"INSERT INTO runs ({RUN_COLUMNS}) "  # noqa: S608 - constants
+    f"VALUES ({', '.join('?' * len(RunRow._fields))})"
+)
 _NEW_EVENT: Final = "INSERT INTO events (run, seq, data, chain) VALUES (?, ?, ?, ?)"
 
 _NEW_LABEL: Final = "INSERT INTO run_labels (run, name, value) VALUES (?, ?, ?)"
@@ -84,6 +87,9 @@ class Appends:
             conn.executemany(NEW_ARTIFACT, blobs)
         if events:
             conn.executemany(_NEW_EVENT, [(key, *event) for event in events])
+        if (begins := terms.begins) is not None:
+            first = Terms(begins.lease, messages=begins.messages)
+            self.write(conn, begins.lease.run_id, 0, events=begins.events, blobs=(), terms=first)
 
     def _moved(
         self, conn: sqlite3.Connection, expected_seq: int, events: Sequence[StoredEvent], lease: Lease
@@ -191,7 +197,7 @@ def _move_run(conn: sqlite3.Connection, key: int, before: RunRow, row: RunRow) -
     if before._replace(head_seq=row.head_seq) == row:
         conn.execute(_MOVE_HEAD, (row.head_seq, key))
     else:
-        values = row.op_id, row.status, row.created_ms, row.updated_ms, row.wake_ms
+        values = row.op_id, row.status, row.created_ms, row.updated_ms, row.wake_ms, row.next_run_id
         conn.execute(_MOVE_RUN, (*values, row.head_seq, key))
         if before.status == RunStatus.SUSPENDED:
             sqlite_signals.forget_waits(conn, key)

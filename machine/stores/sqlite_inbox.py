@@ -11,6 +11,11 @@ from machine.kernel.run_status import RunStatus
 from machine.stores.argument_checks import MAX_SEQ, no_run
 from machine.stores.base import Message
 
+_LAST_SEGMENT: Final = (
+    "SELECT last.run_id FROM runs AS one JOIN runs AS last "
+    "ON last.first_run_id = coalesce(one.first_run_id, one.run_id) "
+    "WHERE one.run_id = ? ORDER BY last.segment DESC LIMIT 1"
+)
 _RUN: Final = "SELECT key FROM runs WHERE run_id = ?"
 _COUNT: Final = "SELECT coalesce(max(number), 0) FROM inbox WHERE run = ?"
 _POST: Final = "INSERT INTO inbox (run, number, kind, data, ts_ms) VALUES (?, ?, ?, ?, ?)"
@@ -20,6 +25,12 @@ _WAKE: Final = (
 )
 _READ: Final = "SELECT number, kind, data, ts_ms FROM inbox WHERE run = ? AND number > ? ORDER BY number"
 _ROW_TYPES: Final = (int, str, bytes, int)
+
+
+def last_segment(conn: sqlite3.Connection, run_id: str) -> str:
+    """Return the last run of the chain that a run belongs to (see `Store.last_segment`)."""
+    found = conn.execute(_LAST_SEGMENT, (run_id,)).fetchone()
+    return run_id if found is None else str(found[0])
 
 
 def post(conn: sqlite3.Connection, run_id: str, kind: str, data: bytes, now: int) -> int:

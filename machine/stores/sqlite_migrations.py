@@ -276,6 +276,12 @@ VERSION_6: Final[tuple[str, ...]] = (
     CREATE TRIGGER labels_never_go BEFORE DELETE ON run_labels
     BEGIN SELECT RAISE(ABORT, 'labels are never deleted'); END
     """,
+    # Which run continues which: the first run of the chain and the number in it, and the next run.
+    "ALTER TABLE runs ADD COLUMN first_run_id TEXT",
+    "ALTER TABLE runs ADD COLUMN segment INTEGER",
+    "ALTER TABLE runs ADD COLUMN next_run_id TEXT",
+    # partial: a run that continues none costs nothing here
+    "CREATE INDEX runs_by_chain ON runs (first_run_id, segment) WHERE first_run_id IS NOT NULL",
 )
 
 
@@ -304,6 +310,6 @@ ADDED: tuple[Added, ...] = (
         ),
     ),
     Added((), (f"schedules ({SCHEDULE_COLUMNS})",)),
-    Added(("labels",), ("run_labels (run, name, value)",)),
+    Added(("labels", "first_run_id", "segment", "next_run_id"), ("run_labels (run, name, value)",)),
 )
 """The additions of version n + 2 to version n + 1, in `ADDED[n]`: an older file is read as if they were empty."""

@@ -14,11 +14,13 @@ from machine.kernel.run_index import RunRow
 from machine.stores.base import StoredEvent
 
 RUN_COLUMNS: Final = (
-    "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels"
+    "run_id, op_id, status, created_ms, updated_ms, head_seq, invocation_key, wake_ms, labels, "
+    "first_run_id, segment, next_run_id"
 )
 """The columns of an index row, in the order of the fields of `RunRow`."""
 
 _ROW_TYPES: Final = (str, str, str, int, int, int)
+_OPTIONAL_TYPES: Final = (str, int, str, str, int, str)
 
 
 def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
@@ -31,10 +33,11 @@ def event_of(columns: tuple[Any, Any, Any]) -> StoredEvent:
 
 def row_of(columns: Sequence[Any]) -> RunRow:
     """Return the index row of its columns. Raises `CorruptionError` when they are invalid."""
-    *most, key, wake, labels = columns
-    texts = all(value is None or type(value) is str for value in (key, labels))
-    optional = texts and (wake is None or type(wake) is int)
-    if tuple(map(type, most)) != _ROW_TYPES or not optional:
+    most, optional = columns[: len(_ROW_TYPES)], columns[len(_ROW_TYPES) :]
+    sound = all(
+        value is None or type(value) is kind for value, kind in zip(optional, _OPTIONAL_TYPES, strict=True)
+    )
+    if tuple(map(type, most)) != _ROW_TYPES or not sound:
         raise CorruptionError(
             f"the index row of run {columns[0]!r} is damaged: it holds values of other types"
         )

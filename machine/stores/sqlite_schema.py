@@ -10,7 +10,14 @@ from typing import Final
 
 from machine.errors import Code, CorruptionError, NotFoundError, OtherStoreError
 from machine.stores.sqlite_errors import sqlite_code
-from machine.stores.sqlite_migrations import ADDED, VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_6
+from machine.stores.sqlite_migrations import (
+    ADDED,
+    VERSION_1,
+    VERSION_2,
+    VERSION_3,
+    VERSION_4,
+    VERSION_6,
+)
 from machine.stores.sqlite_schedules import SCHEDULES_TABLE
 
 APPLICATION_ID: Final = 0x4D41_4348

@@ -179,6 +179,7 @@ async def _live(
             target=target,
             clock="skip",
             answers=wanted.answers,
+            begin_next=False,
         )
 
 

@@ -35,6 +35,7 @@ from machine.testing.conformance_keys import KeyConformance
 from machine.testing.conformance_labels import LabelConformance
 from machine.testing.conformance_leases import LeaseConformance
 from machine.testing.conformance_schedules import ScheduleConformance
+from machine.testing.conformance_segments import SegmentConformance
 from machine.testing.conformance_sharing import StoreFactory
 from machine.testing.conformance_signals import SignalConformance
 from machine.testing.store_model import check_against_model
@@ -53,6 +54,7 @@ class StoreConformance(
     SignalConformance,
     LabelConformance,
     ScheduleConformance,
+    SegmentConformance,
     KeyConformance,
 ):
     """The contract of every store as tests; give it a `store_factory` fixture and pytest runs them."""

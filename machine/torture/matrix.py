@@ -216,6 +216,7 @@ def _first_run(
             run_id=run_id,
             transports=provided.transports,
             catalogue=provided.catalogue,
+            begin_next=False,
             **waiting,
         )
         if result.status not in FINAL_STATUSES:

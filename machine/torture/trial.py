@@ -37,7 +37,10 @@ MOST_RESUMES = 3
 
 @attrs.frozen
 class Stage:
-    """The run that all trials of one matrix repeat: how it is rehearsed, started and resumed."""
+    """The run that all trials of one matrix repeat: how it is rehearsed, started and resumed.
+
+    It is one run: where it would go on as another, none is begun.
+    """
 
     plan: Plan
     input: Mapping[str, Any]
@@ -67,6 +70,7 @@ class Stage:
                 transports=simulated.transports,
                 catalogue=self.catalogue,
                 reporter=watch,
+                begin_next=False,
                 **self.waiting,
             ),
             watch,
@@ -90,6 +94,7 @@ class Stage:
                 transports=simulated.transports,
                 catalogue=self.catalogue,
                 reporter=watch,
+                begin_next=False,
                 **self.waiting,
             ),
             watch,

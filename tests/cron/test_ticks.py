@@ -32,6 +32,14 @@ class World:
     now: int
     rows: dict = attrs.field(factory=dict)
     questions: int = 0
+    segments: dict = attrs.field(factory=dict)
+    """The last segments of runs that went on, by the first."""
+
+    def last_segment(self, run_id):
+        return self.segments[run_id].run_id
+
+    def run_row(self, run_id):
+        return next(row for row in self.segments.values() if row.run_id == run_id)
 
     def last_invocation(self, first, before, *, created_by_ms=None):
         self.questions += 1
@@ -291,3 +299,18 @@ def test_a_clock_that_is_far_off_starts_nothing(now):
     one = world("0 * * * *", "2026-06-01 00:30", catch_up="one")
     one.now = now
     assert one.look() is None or now > ms("2026-06-01 01:00")
+
+
+def test_a_run_that_goes_on_as_another_is_over_with_the_last_one():
+    one = world("0 * * * *", "2026-06-01 00:30", catch_up="all", overlap="queue", tz="UTC")
+    one.now = ms("2026-06-01 01:00:01")
+    one.start(ms("2026-06-01 01:00"))
+    (key, first), *_ = one.rows.items()
+    one.rows[key] = first._replace(next_run_id=run_id_of(7))
+    one.segments = {first.run_id: first._replace(run_id=run_id_of(7), status="running", invocation_key=None)}
+    one.now = ms("2026-06-01 02:30")
+    assert last_tick(one, "one", one.now).ended_ms is None
+    assert one.look() is None
+    one.segments = {first.run_id: one.segments[first.run_id]._replace(status="failed", updated_ms=one.now)}
+    assert last_tick(one, "one", one.now).ended_ms == one.now
+    assert clock(one.look()) == "01 02:00", "it came while the last one was running, and was queued"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from machine.config import Durability
-from machine.engine.start_and_resume import _CAREFUL, _CAREFUL_AT_FIRST
+from machine.engine.drive_run import _CAREFUL, _CAREFUL_AT_FIRST
 from machine.stores.base import CommitLimits
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -682,3 +682,39 @@ def test_one_cancel_does_not_end_a_cleanup_that_waits(store, mode):
     machine.approve(run_id, store=store)
     assert resume(run_id, plan=plan, store=store).status == "cancelled"
     identical(store, run_id, plan)
+
+
+def test_a_run_that_goes_on_as_another_is_cleaned_up_first(store):
+    plan = Plan("op")
+
+    @plan.state("a.work")
+    def work(ctx):
+        return machine.StateOutcome(next_run={"n": ctx["n"] + 1} if ctx["n"] < 2 else None)
+
+    @plan.state("z.close", run="always")
+    def close(ctx, failure):
+        ctx["closed"] = [ctx["n"], failure]
+
+    result = run(plan, store=store, input={"n": 0})
+    assert (result.status, result.context) == ("completed", {"n": 2, "closed": [2, None]})
+    segments = [row.run_id for row in store.list_runs(limit=10, segments=True).rows]
+    assert len(segments) == 3
+    for run_id in segments:
+        assert entered(store, run_id) == ["a.work", "z.close"]
+        identical(store, run_id, plan)
+
+
+def test_a_cleanup_state_cannot_go_on_as_another_run(store):
+    plan = Plan("op")
+
+    @plan.state("a.work")
+    def work(ctx):
+        ctx["done"] = True
+
+    @plan.state("z.close", run="always")
+    def close(ctx):
+        return machine.StateOutcome(next_run={})
+
+    result = run(plan, store=store)
+    assert (result.status, result.error.code) == ("completed", Code.CLEANUP_FAILED)
+    assert "cleanup state" in result.error.details["cleanup"]["op.z.close"]["message"]

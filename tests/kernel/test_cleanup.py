@@ -125,7 +125,7 @@ def test_a_log_without_the_beginning_of_its_cleanup_is_another_run(graph, config
         ([StateEntered(UNDO, 0, BASE), StateEntered(CLOSE, 0, BASE)], "log_attempt_open"),
         ([StateEntered(UNDO, 0, BASE), RunCompleted("failed")], "log_attempt_open"),
         ([RunCompleted("failed", AFTER)], "log_end_snapshot"),
-        ([RunCompleted("failed", BASE, None, 1)], "log_bad_event"),
+        ([RunCompleted("failed", BASE, skipped=1)], "log_bad_event"),
         ([StateSkipped(UNDO, "no_failure"), StateEntered(UNDO, 0, BASE)], "log_state_settled"),
     ],
     ids=[

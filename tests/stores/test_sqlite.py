@@ -168,9 +168,9 @@ def test_a_path_that_is_not_utf8_works(tmp_path):
         "UPDATE runs SET run_id = 'x'",
         "UPDATE runs SET key = 7",
         "DELETE FROM runs",
-        "INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0, NULL, NULL, NULL, NULL FROM runs",
-        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0, NULL, NULL, NULL, NULL)",
-        "INSERT OR REPLACE INTO runs VALUES (7, 'x', '', '', 0, 0, 0, 'key', NULL, NULL, NULL)",
+        f"INSERT OR REPLACE INTO runs SELECT 7, run_id, '', '', 0, 0, 0{', NULL' * 7} FROM runs",
+        "INSERT OR REPLACE INTO runs VALUES (1, 'x', '', '', 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        "INSERT OR REPLACE INTO runs VALUES (7, 'x', '', '', 0, 0, 0, 'key', NULL, NULL, NULL, NULL, NULL, NULL)",
         "UPDATE runs SET invocation_key = NULL",
         "UPDATE leases SET epoch = 0",
         "UPDATE leases SET run_id = 'x'",
@@ -290,12 +290,12 @@ def test_a_path_with_a_nul_is_refused():
 
 
 def test_a_newer_schema_is_refused(raw, path):
-    raw.execute("PRAGMA user_version = 7")
+    raw.execute("PRAGMA user_version = 9")
     raw.close()
-    with pytest.raises(OtherStoreError, match=r"version 7.* up to 6") as caught:
+    with pytest.raises(OtherStoreError, match=r"version 9.* up to 6") as caught:
         SqliteStore(path)
     assert caught.value.code == Code.STORE_NEWER_SCHEMA
-    assert caught.value.info.details == {"path": str(path), "found": 7, "supported": 6}
+    assert caught.value.info.details == {"path": str(path), "found": 9, "supported": 6}
 
 
 def test_an_impossible_schema_is_damage(raw, path):

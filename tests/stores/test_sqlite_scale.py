@@ -21,7 +21,7 @@ def filled(path, count):
     logs = [(number, run_id_of(number), log_of(run_id_of(number), 2)) for number in range(1, count)]
     with closing(sqlite3.connect(path)) as conn:
         conn.executemany(
-            "INSERT INTO runs VALUES (?, ?, 'demo', 'running', ?, ?, 2, NULL, NULL, NULL, NULL)",
+            "INSERT INTO runs VALUES (?, ?, 'demo', 'running', ?, ?, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
             [(number, run_id, number, number) for number, run_id, _ in logs],
         )
         conn.executemany(
@@ -57,6 +57,8 @@ def steps(files, count, look):
     "look",
     [
         lambda store, run_id: store.run_row(run_id),
+        lambda store, run_id: store.last_segment(run_id),
+        lambda store, run_id: store.list_runs(limit=10, segments=False),
         lambda store, run_id: store.run_row(run_id_of(50)),
         lambda store, run_id: list(store.read_range(run_id)),
         lambda store, run_id: store.find_runs(run_id[:8]),
