@@ -62,8 +62,10 @@ if TYPE_CHECKING:
     from machine.sync import approve as approve
     from machine.sync import cancel as cancel
     from machine.sync import compare as compare
+    from machine.sync import continue_run as continue_run
     from machine.sync import dry_run as dry_run
     from machine.sync import fork as fork
+    from machine.sync import pause as pause
     from machine.sync import reject as reject
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
@@ -116,8 +118,10 @@ _HOMES: Final = {
                 "approve",
                 "cancel",
                 "compare",
+                "continue_run",
                 "dry_run",
                 "fork",
+                "pause",
                 "reject",
                 "replay",
                 "resolve",

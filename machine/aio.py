@@ -11,6 +11,7 @@ from machine.engine.answers import approve, reject, signal
 from machine.engine.cancel_and_resolve import cancel, resolve
 from machine.engine.open_wait_info import OpenWaitInfo
 from machine.engine.open_wait_info import waiting as _waiting
+from machine.engine.pause_and_continue import continue_run, pause
 from machine.engine.work_stop import Stop
 from machine.recordings.compare_with_code import compare
 from machine.recordings.double_run import seconded
@@ -29,8 +30,10 @@ __all__ = [
     "approve",
     "cancel",
     "compare",
+    "continue_run",
     "dry_run",
     "fork",
+    "pause",
     "reject",
     "replay",
     "resolve",

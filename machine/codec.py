@@ -22,6 +22,7 @@ from machine.config import (
     ExponentialBackoff,
     FanOutJoin,
     FixedBackoff,
+    RetryPolicy,
     RunConfig,
     RunManifest,
     Sequential,
@@ -55,6 +56,7 @@ from machine.typed_values import (
 from machine.waits import (
     WAIT_KINDS,
     EffectWait,
+    PauseWait,
     PlanWait,
     SecretWait,
     Wait,
@@ -88,7 +90,7 @@ def _converter() -> cattrs.Converter:
     _tagged(converter, FixedBackoff | ExponentialBackoff, (FixedBackoff, ExponentialBackoff))
     _tagged(converter, Sequential | FanOutJoin, (Sequential, FanOutJoin))
     _tagged(converter, FactValue | FactError, (FactValue, FactError))
-    waits = (EffectWait, PlanWait, SecretWait, *WAIT_KINDS.values())
+    waits = (EffectWait, PlanWait, SecretWait, PauseWait, *WAIT_KINDS.values())
     _tagged(converter, Wait, waits)
     # an optional field that is absent stays absent, so that a field added later moves no old digest
     aside: dict[str, Any] = {"causes": override(omit=True)}  # it is in the info of an event
@@ -130,8 +132,14 @@ def _converter() -> cattrs.Converter:
     converter.register_unstructure_hook(Limits, make_dict_unstructure_fn(Limits, converter, **of_limits))
     # absent when unset, so that older configurations keep their bytes
     unsaid: dict[str, Any] = dict.fromkeys(
-        ("secrets", "undeclared_io", "paranoid", "recoveries", "limits", "policy"),
+        ("secrets", "undeclared_io", "paranoid", "recoveries", "limits", "policy", "retry_budget"),
         override(omit_if_default=True),
+    )
+    of_retries: dict[str, Any] = dict.fromkeys(
+        ("jitter", "retry_on", "give_up_on"), override(omit_if_default=True)
+    )
+    converter.register_unstructure_hook(
+        RetryPolicy, make_dict_unstructure_fn(RetryPolicy, converter, **of_retries)
     )
     converter.register_unstructure_hook(RunConfig, make_dict_unstructure_fn(RunConfig, converter, **unsaid))
     format_1: dict[str, Any] = dict.fromkeys(

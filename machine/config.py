@@ -19,10 +19,19 @@ from machine.ids import OpId, Tag
 from machine.ignore import Ignore
 from machine.limits import NO_LIMITS, Limits
 from machine.policy import NO_POLICY, Policy, Rule
+from machine.retry_policy import (
+    LONGEST_SECONDS,
+    ExponentialBackoff,
+    FixedBackoff,
+    RetryPolicy,
+)
+from machine.retry_policy import check_count as _count
+from machine.retry_policy import refused as _refuse
 from machine.secrets.policy import SecretPolicy
 
 __all__ = [
     "CONTEXT_FORMAT",
+    "LONGEST_SECONDS",
     "SECRET_FORMAT",
     "AfterEveryState",
     "BuildProvenance",
@@ -64,26 +73,8 @@ FORMATS: Final = {
 MOST_CONCURRENT: Final = 10_000
 """The largest number of concurrent states."""
 
-LONGEST_SECONDS: Final = 365 * 24 * 3600.0
-"""The largest delay or timeout: one year."""
-
 _E = TypeVar("_E", bound=StrEnum)
 _hints = functools.cache(typing.get_type_hints)  # the slowest part of loading a configuration
-
-
-def _refuse(name: str, problem: str) -> ConfigError:
-    return ConfigError(f"{name} {problem}", code=Code.INVALID_CONFIG)
-
-
-def _seconds(_: Any, field: attrs.Attribute[Any], value: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 <= value <= LONGEST_SECONDS):
-        raise _refuse(field.name, f"must be a number of seconds from 0 to one year, not {value!r}")
-
-
-def _count(_: Any, field: attrs.Attribute[Any], value: int) -> None:
-    if type(value) is not int or not 1 <= value <= 1_000_000:  # noqa: PLR2004 - the rule itself
-        raise _refuse(field.name, f"must be a whole number from 1 to 1000000, not {value!r}")
 
 
 def _instance(owner: Any, field: attrs.Attribute[Any], value: Any) -> None:
@@ -142,50 +133,6 @@ class UndeclaredIo(StrEnum):
     """The act happens and is reported."""
     ALLOW = "allow"
     """Acts are not watched."""
-
-
-@attrs.frozen
-class FixedBackoff:
-    """Wait `delay` seconds before every further attempt."""
-
-    type: ClassVar[str] = "fixed"
-
-    delay: float = attrs.field(default=0.0, validator=_seconds)
-
-    def seconds(self, attempt: int) -> float:
-        """Return the delay after attempt `attempt` (from 0), in seconds."""
-        del attempt
-        return self.delay
-
-
-@attrs.frozen
-class ExponentialBackoff:
-    """Wait `min(max_delay, base_delay * 2**n)` seconds after attempt n (from 0)."""
-
-    type: ClassVar[str] = "exponential"
-
-    base_delay: float = attrs.field(default=0.1, validator=_seconds)
-    max_delay: float = attrs.field(default=60.0, validator=_seconds)
-
-    def seconds(self, attempt: int) -> float:
-        """Return the delay after attempt `attempt` (from 0), in seconds."""
-        # beyond 2**64 every non-zero base is past the cap of a year; the bound keeps the power a float
-        return min(self.max_delay, self.base_delay * 2.0 ** min(attempt, 64))
-
-
-@attrs.frozen
-class RetryPolicy:
-    """The number of attempts of a state (the first included) and the delays between them."""
-
-    max_attempts: int = attrs.field(default=1, validator=_count)
-    backoff: FixedBackoff | ExponentialBackoff = attrs.field(
-        factory=FixedBackoff,
-        validator=_instance,
-    )
-
-    def delay_ms(self, attempt: int) -> int:
-        """Return the delay after attempt `attempt` (from 0), in whole milliseconds."""
-        return round(self.backoff.seconds(attempt) * 1000)
 
 
 @attrs.frozen
@@ -299,6 +246,8 @@ class RunConfig:
     number of attempts of one state in a row that may end with the death of their driver, without any new fact,
     before the run ends failed with `recovery_limit`. `limits` are what it may use before it ends `limit_exceeded`,
     and `policy` says which of its calls may be made.
+    `retry_budget` is the number of retries of all its states together, None without limit: the next failure that
+    would be retried ends it failed with `retry_budget_spent`.
     """
 
     io_mode: IoMode = attrs.field(default=IoMode.LIVE, converter=_io_mode)
@@ -316,6 +265,7 @@ class RunConfig:
     recoveries: int = attrs.field(default=5, validator=_count)
     limits: Limits = attrs.field(default=NO_LIMITS, validator=_instance)
     policy: Policy = attrs.field(default=NO_POLICY, validator=_instance)
+    retry_budget: int | None = attrs.field(default=None, validator=attrs.validators.optional(_count))
 
     @exec_allow.validator
     def _check_allow(self, _: Any, value: tuple[str, ...]) -> None:
@@ -349,6 +299,7 @@ def check_startable(config: RunConfig, *, facts: bool = False) -> None:
             code=Code.INVALID_CONFIG,
             hint="leave it out",
         )
+    config.retry_policy.check_classes("the retry policy of the run")
 
 
 def _format(_: Any, field: attrs.Attribute[Any], value: Any) -> None:

@@ -287,8 +287,9 @@ class Plan:
             )
         if not callable(handler):
             raise PlanError(f"state {state_id}: {handler!r} is no function")
-        if isinstance(after, str | PlanState):
-            after = (after,)
+        if meta.retry is not None:
+            meta.retry.check_classes(f"state {state_id}")
+        after = (after,) if isinstance(after, str | PlanState) else after
         if meta == self._meta:
             meta = self._meta  # most states of a large plan are declared alike
         self._meta = meta

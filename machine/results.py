@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from machine.waits import ApprovalWait as ApprovalWait
     from machine.waits import ChildWait as ChildWait
     from machine.waits import EffectWait as EffectWait
+    from machine.waits import PauseWait as PauseWait
     from machine.waits import PlanWait as PlanWait
     from machine.waits import SignalWait as SignalWait
     from machine.waits import TimerWait as TimerWait
@@ -54,7 +55,8 @@ _HOMES: Final = {
     "OpenWaitInfo": "machine.engine.open_wait_info",
     "Leak": "machine.engine.scan_file",
     **dict.fromkeys(
-        ("ApprovalWait", "ChildWait", "EffectWait", "PlanWait", "SignalWait", "TimerWait"), "machine.waits"
+        ("ApprovalWait", "ChildWait", "EffectWait", "PauseWait", "PlanWait", "SignalWait", "TimerWait"),
+        "machine.waits",
     ),
     "ChildResult": "machine.io.child_runs",
     "ExecResult": "machine.io.exec",

@@ -69,6 +69,8 @@ class OnError(StrEnum):
     """The run fails."""
     SKIP = "skip"
     """The state is skipped, and the run goes on."""
+    PAUSE = "pause"
+    """The run is paused, until a person lets it go on."""
 
 
 class OnUncertain(StrEnum):
@@ -172,7 +174,7 @@ class StateMeta:
     effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
     `effect.happened(response)` or `effect.not_done()`. `preview` is the outcome of its effects in a dry run, or a
     function `(ctx, request)` that returns it, `NotImplemented` for one that it does not know. `run` makes a cleanup
-    state, and `on_error` says whether the run goes on without the state when it has failed for good.
+    state, and `on_error` says what becomes of the run when the state has failed for good.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)

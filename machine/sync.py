@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from machine.engine import answers, cancel_and_resolve, open_wait_info, start_and_resume
+from machine.engine import answers, cancel_and_resolve, open_wait_info, pause_and_continue, start_and_resume
 from machine.engine import apply as applying
 from machine.engine import dry_run as dry
 from machine.engine import work as working
@@ -97,6 +97,8 @@ schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)
 resolve = _plain(cancel_and_resolve.resolve)
 cancel = _plain(cancel_and_resolve.cancel)
+pause = _plain(pause_and_continue.pause)
+continue_run = _plain(pause_and_continue.continue_run)
 work = _stoppable(seconded(working.work))
 run_schedules = _stoppable(seconded(working.run_schedules))
 approve = _plain(answers.approve)

@@ -33,6 +33,17 @@ class SecretWait:
 
 
 @attrs.frozen
+class PauseWait:
+    """A wait for a person who lets a paused run go on.
+
+    `state_id` is the state that has failed for good and pauses the run; None where a person has paused it.
+    """
+
+    type: ClassVar[str] = "pause"
+    state_id: str | None = None
+
+
+@attrs.frozen
 class HandlerWait:
     """A wait that a handler began, as opposed to one that the engine asks for.
 
@@ -73,7 +84,7 @@ class ChildWait(HandlerWait):
     type: ClassVar[str] = "child"
 
 
-Wait: TypeAlias = EffectWait | PlanWait | SecretWait | HandlerWait
+Wait: TypeAlias = EffectWait | PlanWait | SecretWait | PauseWait | HandlerWait
 
 WAIT_KINDS: Final[Mapping[str, type[HandlerWait]]] = {
     f"wait.{cls.type}": cls for cls in (ApprovalWait, SignalWait, TimerWait, ChildWait)

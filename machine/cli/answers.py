@@ -15,10 +15,12 @@ from machine.cli.json_arguments import json_input
 from machine.cli.output import clean, compact, moment
 from machine.cli.state_text import short_state
 from machine.cli.wait_text import tell_commands, until_text, what_text
+from machine.cli.where import NOBODY, Selection, for_each
 from machine.engine.answers import GivenAnswer
 from machine.engine.open_wait_info import UNREADABLE, shown
 from machine.errors import Code, UsageError
 from machine.kernel.run_status import RunStatus
+from machine.stores.base import Store
 
 _RUN_PREFIX = 18
 
@@ -107,32 +109,45 @@ def signal(
     *words: Annotated[str, Parameter(show_default=False)],
     correlation: str | None = None,
     keep: float | None = None,
+    chosen: Selection = NOBODY,
     session: Injected,
 ) -> int:
     """Send a signal to a run, or by correlation to whichever run waits for it.
 
     `machine signal RUN NAME [JSON]` sends it to a run, which keeps it until one of its states waits for this name.
     `machine signal --correlation KEY NAME [JSON]` sends it to the run that waits for this name and this key.
+    `machine signal --where FILTER NAME [JSON]` sends it to every unfinished run that the filter selects.
     The value stands behind the name here, while `machine approve` takes one as --value JSON.
 
     Parameters
     ----------
     words
-        The run (its id, the beginning of it, or @last; left out with --correlation), the name of the signal, and
-        its value: JSON, as it is, in a file (@FILE), or on stdin (-); null if it is left out.
+        The run (its id, the beginning of it, or @last; left out with --correlation and --where), the name of the
+        signal, and its value: JSON, as it is, in a file (@FILE), or on stdin (-); null if it is left out.
     correlation
         The key by which a run waits for it, in place of a run.
     keep
         How many seconds the store keeps a signal by correlation that no run waits for yet.
     """
-    least = 1 if correlation is not None else 2
+    if correlation is not None and chosen.where is not None:
+        raise UsageError("a signal goes by correlation or by --where: one of the two")
+    least = 1 if correlation is not None or chosen.where is not None else 2
+    if chosen.dry_run and chosen.where is None:
+        raise UsageError("--dry-run says which runs a filter selects", hint="add --where FILTER")
     if not least <= len(words) <= least + 1:
         raise UsageError(
-            "a signal is NAME [JSON] with --correlation, and RUN NAME [JSON] without",
+            "a signal is NAME [JSON] with --correlation or --where, and RUN NAME [JSON] without",
             hint="machine signal @last paid '{\"amount\": 7}'",
         )
     name = words[least - 1]
     value = json_input(words[least], "the value", Code.USAGE) if len(words) > least else None
+    if chosen.where is not None:
+
+        def send(store: Store, run_id: str) -> dict[str, Any]:
+            given = machine.signal(run_id, name, value, store=store, keep=keep)
+            return {"status": store.run_row(run_id).status, "number": given.number, "key": given.key}
+
+        return for_each(session, chosen, send)
     if correlation is not None:
         with session.open_to_write() as store:
             sent = machine.signal(None, name, value, store=store, correlation=correlation, keep=keep)

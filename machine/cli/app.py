@@ -36,6 +36,8 @@ COMMANDS: Final = {
     ),
     "apply": ("machine.cli.apply:apply", "Start the run that a dry run has shown."),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
+    "pause": ("machine.cli.pause_and_continue:pause", "Put a run away until `machine continue`."),
+    "continue": ("machine.cli.pause_and_continue:continue_run", "Let a paused run go on, in place."),
     "resolve": ("machine.cli.cancel_and_resolve:resolve", "Tell a suspended run the outcome of an effect."),
     "approve": ("machine.cli.answers:approve", "Approve what a run asks."),
     "reject": ("machine.cli.answers:reject", "Reject what a run asks; in all else like `machine approve`."),

@@ -14,6 +14,7 @@ from machine.cli.events_and_facts import wait_text
 from machine.cli.json_arguments import json_input
 from machine.cli.output import STYLES
 from machine.cli.wait_text import tell_waits
+from machine.cli.where import NOBODY, Selection, check_one, for_each
 from machine.codec import to_json
 from machine.engine.open_wait_info import waits_of
 from machine.engine.run_reader import PastRun
@@ -70,12 +71,13 @@ def resolve(
 
 
 def cancel(
-    run: str,
+    run: str | None = None,
     /,
     *,
     reason: str | None = None,
     by: str | None = None,
     timeout: float = 30.0,
+    chosen: Selection = NOBODY,
     session: Injected,
 ) -> int:
     """End a run cancelled.
@@ -83,12 +85,13 @@ def cancel(
     The process that drives it interrupts its attempts, kills the programs it started, does the cleanup of the run
     and ends it; a run that nobody drives is ended here, or left to whoever resumes it where it has a cleanup.
     Cancelling a run during its cleanup ends it without the rest of that. A cancelled run cannot be resumed, unlike
-    one that was stopped with Ctrl-C.
+    one that was stopped with Ctrl-C. With --where, every unfinished run that the filter selects is cancelled, one
+    after the other.
 
     Parameters
     ----------
     run
-        The run: its id, the beginning of it, or @last.
+        The run: its id, the beginning of it, or @last. Left out with --where.
     reason
         Why, for those who look at the run later.
     by
@@ -96,6 +99,15 @@ def cancel(
     timeout
         How many seconds to wait for the process that drives it.
     """
+    check_one(run, chosen)
+    if run is None:
+        return for_each(
+            session,
+            chosen,
+            lambda store, run_id: {
+                "status": machine.cancel(run_id, reason=reason, by=by, store=store, timeout=timeout).status
+            },
+        )
     with session.writing(run) as (store, run_id):
         result = machine.cancel(run_id, reason=reason, by=by, store=store, timeout=timeout)
     if session.as_json:

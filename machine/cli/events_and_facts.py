@@ -40,6 +40,7 @@ from machine.stores.base import Store
 from machine.waits import (
     WAITED_FOR,
     EffectWait,
+    PauseWait,
     PlanWait,
     SecretWait,
     Wait,
@@ -150,6 +151,8 @@ def wait_text(wait: Wait) -> str:
             return "secrets that cannot be opened"
         case EffectWait():
             return short_key(wait.key)
+        case PauseWait(state_id):
+            return f"somebody to mend {short_state(state_id)}" if state_id else "somebody to let it go on"
         case _:
             return f"{WAITED_FOR[f'wait.{wait.type}']} in {short_state(wait.state_id)}"
 

@@ -16,12 +16,15 @@ from machine.cli.child_text import child_of, tell_children
 from machine.cli.command_session import Flag, Injected, Repeated, RunOrBundle, Session, names_bundle
 from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
+from machine.cli.run_rows import RUN_PREFIX, has_notes, notes_of, selected
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
 from machine.engine.dry_report import is_dry_run, report_of
+from machine.engine.filter_text import All, Comparison, parsed
+from machine.engine.filtered_runs import Found
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import applied_from, facts_from
 from machine.engine.retry_chain import retried_by, retry_of
@@ -31,23 +34,22 @@ from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEn
 from machine.exception_causes import causes_text, error_json
 from machine.kernel.cleanup import error_of
 from machine.kernel.retry_and_skip import fork_point
-from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of
-from machine.labels import LABELS, labels_in, parsed
+from machine.labels import LABELS, labels_in
+from machine.labels import parsed as parsed_labels
 from machine.stores.base import Message
 from machine.waits import EffectWait
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
-_RUN_PREFIX = 18
-"""Characters of a run id that are shown in a list: its milliseconds and its counter."""
 
 
 def runs(
     *,
     status: str | None = None,
     op: str | None = None,
+    where: str | None = None,
     label: Repeated = (),
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 20,
     segments: Flag = False,
@@ -65,6 +67,9 @@ def runs(
         limit_exceeded. An unfinished run that nobody drives is interrupted.
     op
         Only runs of this op.
+    where
+        Only runs for which this holds, such as 'error.code = "state_timeout" and state = "pay.charge" and
+        waiting > 1h'. docs/looking-at-runs.md has the columns.
     label
         Only runs with this label, NAME=VALUE. Given more than once, with all of them.
     limit
@@ -77,11 +82,21 @@ def runs(
         raise UsageError(
             f"there is no status {status!r}", hint=f"one of {', '.join(statuses)}", code=Code.USAGE
         )
-    wanted = parsed(label)
+    wanted, unreadable = parsed_labels(label), list[Found]()
     with session.open_store() as store:
-        page = store.list_runs(status=status, op=op, labels=wanted, limit=limit, segments=segments)
+        if where is None:
+            page = store.list_runs(status=status, op=op, labels=wanted, limit=limit, segments=segments)
+        else:
+            more = [
+                Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
+            ]
+            page, unreadable = selected(store, All((parsed(where), *more)), wanted, segments, limit)
         skipped = {row.run_id: skipped_in(store, row) for row in page.rows}
+    for found in unreadable:
+        text = clean(found.error.info.message) if found.error is not None else ""
+        session.note("left out", f"{found.row.run_id} cannot be read: {text}")
     if session.as_json:
+        left_out = {"unreadable": [found.row.run_id for found in unreadable]} if where is not None else {}
         rows = [
             {
                 **row._asdict(),
@@ -91,27 +106,29 @@ def runs(
             }
             for row in page.rows
         ]
-        session.out.json({"runs": rows, "more": page.cursor is not None})
+        session.out.json({"runs": rows, "more": page.cursor is not None, **left_out})
         return 0
     if not page.rows:
-        session.note("note", "there is no such run" if status or op or wanted else "there are no runs yet")
+        session.note(
+            "note", "there is no such run" if status or op or where or wanted else "there are no runs yet"
+        )
         return 0
     labelled = any(row.labels for row in page.rows)
     session.out.table(
         [
             *("RUN", "STATUS", "EVENTS", "STARTED", "OP"),
             *(["LABELS"] if labelled else []),
-            *([""] if _has_notes(page.rows, skipped) else []),
+            *([""] if has_notes(page.rows, skipped) else []),
         ],
         [
             (
-                row.run_id[:_RUN_PREFIX],
+                row.run_id[:RUN_PREFIX],
                 (clean(row.status), STYLES.get(row.status, "")),
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
                 clean(row.op_id) + (f", segment {row.segment}" if row.segment else ""),
                 *([_labels_text(labels_in(row.labels))] if labelled else []),
-                *([_notes_of(row, skipped)] if _has_notes(page.rows, skipped) else []),
+                *([notes_of(row, skipped)] if has_notes(page.rows, skipped) else []),
             )
             for row in page.rows
         ],
@@ -119,19 +136,6 @@ def runs(
     if page.cursor is not None:
         session.note("note", f"there are more; --limit {limit * 10} shows them")
     return 0
-
-
-def _has_notes(rows: Sequence[RunRow], skipped: Mapping[str, int]) -> bool:
-    return any(_notes_of(row, skipped) for row in rows)
-
-
-def _notes_of(row: RunRow, skipped: Mapping[str, int]) -> str:
-    """Return what else a list says of a run: the run that it is the retry of, and what it went on without."""
-    count, parent = skipped[row.run_id], retried_by(row.invocation_key)
-    notes = [f"{count} skipped for {'their' if count > 1 else 'its'} failure"] if count else []
-    if parent is not None:
-        notes.append(f"retry of {clean(parent[:_RUN_PREFIX])}")
-    return ", ".join(notes)
 
 
 def show(run: RunOrBundle, /, *, session: Injected) -> int:

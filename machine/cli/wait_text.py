@@ -17,6 +17,7 @@ _WORDS: Final = {
     "reject": "to reject",
     "signal": "to send it",
     "show": "to look at it",
+    "continue": "to go on",
 }
 
 
@@ -33,6 +34,8 @@ def what_text(wait: OpenWaitInfo) -> str:
             return "a time"
         case "child":
             return f"the end of run {clean(wait.child or '')}"
+        case "pause":
+            return "it is paused: its state has failed for good" if wait.state_id else "it is paused"
         case _ if wait.kind == UNREADABLE:
             return f"its log cannot be read: {clean(wait.error.message) if wait.error else ''}"
         case _:

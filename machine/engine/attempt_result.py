@@ -9,8 +9,11 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from machine import canonical
+from machine.config import RetryPolicy, RunConfig
 from machine.did_you_mean import did_you_mean
+from machine.engine.driver_protocols import TimedOut
 from machine.engine.next_input import next_input_id
+from machine.engine.retry_verdict import judged, retried
 from machine.errors import Code, Failure, StateError
 from machine.events import Event, StateCompleted, StateFailed
 from machine.exception_causes import causes_of
@@ -40,7 +43,13 @@ class Ending:
     ctx: Context
     secrets: OfAttempt
     context_format: int
+    config: RunConfig
     concurrent: bool = attrs.field(kw_only=True)
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The retry policy of the state."""
+        return self.state.meta.retry or self.config.retry_policy
 
     def returned(
         self, outcome: Any, graph: Graph, base: Snapshot, payloads: Payloads
@@ -94,6 +103,8 @@ class Ending:
         if (needed := needed_by(self.ctx)) is not None:
             return StateFailed(self.state.id, self.secrets.error(needed.info(self.state.id))), self.info()
         error = self.secrets.error(describe(exc, redact=self.secrets.text))
+        if self.policy.selects:
+            error = attrs.evolve(error, retryable=retried(exc, self.policy))
         info: dict[str, str] = {}
         if where := trace(exc):
             info["trace"] = self.secrets.run.text(where)
@@ -101,6 +112,12 @@ class Ending:
         if error.retryable and (asked := wait_asked(exc, time.time())):
             info[RETRY_AFTER] = str(asked)
         return StateFailed(self.state.id, error, failure), self.info(**info)
+
+    def timed_out(self, exc: TimedOut) -> _Ended:
+        """Return the end of an attempt that took longer than its state allows."""
+        return StateFailed(self.state.id, judged(exc.info, self.policy)), self.info(
+            **behind(exc, self.secrets)
+        )
 
     def info(self, **info: str) -> Mapping[str, str]:
         """Return the informational data of an attempt's end; for concurrent states also the keys that were read."""

@@ -23,7 +23,7 @@ from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Info, Opening, Second, TimedOut
-from machine.engine.events_of_decisions import events_of
+from machine.engine.events_of_decisions import end_of, events_of
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.in_process_waits import answered_or
 from machine.engine.leftover_tasks import Leftovers
@@ -36,7 +36,7 @@ from machine.errors import ErrorInfo, StateError
 from machine.events import (
     ArtifactKind,
     Event,
-    RunCompleted,
+    RetryScheduled,
     RunSuspended,
     StateCompleted,
     StateEntered,
@@ -60,6 +60,7 @@ from machine.kernel.decisions import (
     Done,
     EnterState,
     ReachLimit,
+    ScheduleRetry,
     StartRun,
     SuspendRun,
 )
@@ -150,8 +151,7 @@ class Run:
         )
         max_concurrency = self.config.execution_mode.max_concurrency
         # a replay has no waiting time to use, and a paranoid run makes one attempt after another
-        alone = not self.live or self.second is not None
-        self.concurrency = 1 if alone else max_concurrency or 1
+        self.concurrency = 1 if not self.live or self.second is not None else max_concurrency or 1
         self._concurrent = max_concurrency is not None
         self._bounded = self.live and self.config.durability is not Durability.EFFECTS
 
@@ -185,9 +185,7 @@ class Run:
     @property
     def _frontier(self) -> Frontier | None:
         """The contexts of concurrent states; None in sequential mode, and from the beginning of the cleanup."""
-        return (
-            None if self.schedule is None or self.log.history.cleanup is not None else self.schedule.frontier
-        )
+        return self.schedule.frontier if self.schedule and self.log.history.cleanup is None else None
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
@@ -216,6 +214,7 @@ class Run:
             self.config,
             self.log.history,
             cancel=said.cancel,
+            pause=said.pause,
             failed=said.failed or self._overlooked,
             limited=said.limited,
             reached=said.reached,
@@ -247,13 +246,14 @@ class Run:
                 assert self.opening is not None
                 max_concurrency = self.config.execution_mode.max_concurrency
                 self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
+            case ScheduleRetry(state_id, attempt, most_ms, jitter_ms):
+                delay_ms = self.log.choose_ms(most_ms - jitter_ms, most_ms)
+                await self.log.emit([RetryScheduled(state_id, attempt, delay_ms)])
             case SuspendRun(waits) if self.live and of_handlers(waits):
                 await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
             case CompleteRun():
                 await self._end_children(ending=True)
-                (end,) = events_of(decision, self.log.history)
-                assert isinstance(end, RunCompleted)
-                await self.log.end(end, self._merged())
+                await self.log.end(end_of(decision, self.log.history), self._merged())
             case _:
                 payloads: Payloads | None = None
                 if isinstance(decision, BeginCleanup):
@@ -315,8 +315,7 @@ class Run:
             ending, info = await self._tried(state, decision, payloads, earlier)
             if self.second is not None:
                 self.refuse_if_aborted()
-                differs = await self.second.differs(self, decision, ending, payloads)
-                if differs is not None:
+                if (differs := await self.second.differs(self, decision, ending, payloads)) is not None:
                     failed = StateFailed(state.id, self.secrets.attempt().error(differs))
                     ending, payloads, info = failed, Payloads(), None
         except (Stopped, KeyboardInterrupt, anyio.get_cancelled_exc_class()) as exc:
@@ -364,7 +363,8 @@ class Run:
         if earlier is not None:
             orphans = (*orphans, decision.attempt)
         secrets = self.secrets.attempt(state.id, followed, but=orphans)
-        ending = Ending(state, ctx, secrets, self.context_format, concurrent=frontier is not None)
+        shared = frontier is not None
+        ending = Ending(state, ctx, secrets, self.context_format, self.config, concurrent=shared)
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets, earlier)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
@@ -377,7 +377,7 @@ class Run:
         except PutAway:
             return StateFailed(state.id, suspended(state.id)), ending.info()
         except TimedOut as exc:
-            return StateFailed(state.id, exc.info), ending.info(**behind(exc, secrets))
+            return ending.timed_out(exc)
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
@@ -391,8 +391,7 @@ class Run:
 
     def refuse_if_aborted(self) -> None:
         """Raise the reason why the run cannot continue, even if a handler suppressed it."""
-        reason = self.log.abort() or self._runner.failure
-        if reason is not None:
+        if (reason := self.log.abort() or self._runner.failure) is not None:
             raise reason
 
     def _overlook(self, error: StateError) -> None:

@@ -147,6 +147,8 @@ class Outside(NamedTuple):
     secrets_lost: bool = False
     reached: LimitReached | None = None
     """In a replay, the limit that the run reached here."""
+    pause: bool = False
+    """True when the run was asked to be paused."""
     wall_ms: int = 0
     """The time in which attempts have been open."""
 
@@ -185,6 +187,10 @@ class DrivenLog(Log, Protocol):
 
     def outside(self, graph: Graph) -> Outside:
         """Return what came from outside the run since the last decision; `graph` is the plan so far."""
+        ...
+
+    def choose_ms(self, least: int, most: int) -> int:
+        """Return a delay before a retry, in milliseconds: at random between two, or as recorded."""
         ...
 
     def carry(self, decision: EnterState) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from machine.engine.new_run import going_on
 from machine.events import (
     CleanupBegun,
@@ -53,8 +55,14 @@ def events_of(decision: Decision, history: History) -> list[Event]:
             return going_on(SecretWait(), RunResumed("secrets_lost", secrets_lost=True), suspended=suspended)
         case BeginCleanup(status, base_snapshot_id, error):
             return [CleanupBegun(status.value, base_snapshot_id, error)]
-        case CompleteRun(status, final_snapshot_id, error, next_id):
-            skipped = failed_and_skipped(history.states) or None
-            return [RunCompleted(status.value, final_snapshot_id, error, next_id, skipped)]
+        case CompleteRun():
+            return [end_of(decision, history)]
         case _:
             return []
+
+
+def end_of(decision: CompleteRun, history: History) -> RunCompleted:
+    """Return the event that ends a run."""
+    skipped = failed_and_skipped(history.states) or None
+    status, final_id, error, next_id = attrs.astuple(decision, recurse=False)
+    return RunCompleted(status.value, final_id, error, next_id, skipped)

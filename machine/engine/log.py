@@ -6,6 +6,7 @@ events emitted before are in the store (`commit_queue`).
 
 from __future__ import annotations
 
+import secrets as secrets_of_os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -292,7 +293,17 @@ class LiveLog:
             self.deliver()
         lost = self._lost_seals and bool(wanted(self.history, self._lost_seals))
         wall_ms = 0 if self.wall is None else self.wall.ms
-        return Outside(graph, self._control.cancelling, secrets_lost=bool(lost), wall_ms=wall_ms)
+        return Outside(
+            graph,
+            self._control.cancelling,
+            secrets_lost=bool(lost),
+            pause=self._control.pausing,
+            wall_ms=wall_ms,
+        )
+
+    def choose_ms(self, least: int, most: int) -> int:
+        """Return a delay between two, chosen by the operating system's randomness: no handler can seed it."""
+        return least + secrets_of_os.randbelow(most - least + 1)
 
     def carry(self, decision: EnterState) -> bool:
         """Return False: a live run has no recorded entries ahead of it."""

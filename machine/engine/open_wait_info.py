@@ -10,11 +10,11 @@ import attrs
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine.run_reader import PastRun
 from machine.errors import ErrorInfo, MachineError
-from machine.events import EffectIntended
+from machine.events import EffectIntended, RunSuspended
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.wait_answers import ANSWER, SIGNAL
 from machine.stores.base import Message, Store
-from machine.waits import EffectWait
+from machine.waits import EffectWait, PauseWait
 
 UNREADABLE: Final = "unreadable"
 """Kind of the entry for a run whose log cannot be read."""
@@ -27,10 +27,10 @@ ANSWERING_KINDS: Final = frozenset({ANSWER, SIGNAL})
 class OpenWaitInfo:
     """A wait that is open: of a run, in a state, for what, since when, and until when.
 
-    `kind` is `approval`, `signal`, `timer`, `child` or `effect_outcome`; `unreadable` is a run that may wait and
-    whose log cannot be read, for which `error` says why. Times are in milliseconds since the epoch. `prompt` and
-    `data` are those of an approval, `name` and `correlation` those of a signal, and `child` is the id of a child
-    run. `commands` are the commands that answer it, as words after `machine`.
+    `kind` is `approval`, `signal`, `timer`, `child`, `effect_outcome` or `pause`; `unreadable` is a run that may
+    wait and whose log cannot be read, for which `error` says why. Times are in milliseconds since the epoch.
+    `prompt` and `data` are those of an approval, `name` and `correlation` those of a signal, and `child` is the id
+    of a child run. `commands` are the commands that answer it, as words after `machine`.
     """
 
     run_id: str
@@ -82,7 +82,7 @@ def _runs_of(store: Store, statuses: Iterable[str]) -> list[tuple[str, str]]:
 
 def waits_of(run: PastRun) -> list[OpenWaitInfo]:
     """Return what a run waits for, in the order it was begun."""
-    return [*_of_handlers(run), *_of_effects(run)]
+    return [*_of_handlers(run), *_of_effects(run), *_of_pauses(run)]
 
 
 def _of_handlers(run: PastRun) -> Iterator[OpenWaitInfo]:
@@ -142,6 +142,17 @@ def _of_effects(run: PastRun) -> Iterator[OpenWaitInfo]:
             since.get(wait.key, 0),
             commands=((*words, "--outcome", "JSON"), (*words, "--not-done")),
         )
+
+
+def _of_pauses(run: PastRun) -> Iterator[OpenWaitInfo]:
+    for wait in run.history.waits:
+        if isinstance(wait, PauseWait):
+            commands = (("continue", run.run_id),)
+            since = next(e.ts_millis for e in reversed(run.entries) if isinstance(e.event, RunSuspended))
+            state_id = wait.state_id or ""
+            yield OpenWaitInfo(
+                run.run_id, run.started.op_id, wait.type, state_id, "", since, commands=commands
+            )
 
 
 def unconsumed(run: PastRun) -> list[Message]:

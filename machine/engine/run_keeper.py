@@ -20,6 +20,12 @@ from machine.errors import Code, ConcurrencyError, StoreError, UsageError
 from machine.stores.base import Store
 from machine.stores.lease import MAX_TTL_MS, Driver, Lease, driver_of, owner_here
 
+PAUSE: Final = "pause"
+"""The kind of message that asks for a run to be paused."""
+
+CONTINUE: Final = "continue"
+"""The kind of message that lets a paused run go on, and takes back an earlier pause."""
+
 LEASE_SECONDS: Final = 15.0
 """Default time of a lease, in seconds, for which it is valid without a renewal."""
 
@@ -115,10 +121,15 @@ class Keeper:
                 continue
 
     def _hear(self) -> None:
+        pause = False
         for message in self._store.inbox(self.run_id, self._heard):
             self._heard = message.number
             if message.kind == CANCEL:
                 self.control.cancel(message.ts_millis)
+            elif message.kind in {PAUSE, CONTINUE}:
+                pause = message.kind == PAUSE
+        if pause:  # the last word of the messages that have come
+            self.control.pause()
 
 
 async def keeper_of(

@@ -20,6 +20,8 @@ class Control:
         self._cleanup_ms = -1
         self.limited = False
         """True once the run has used up a limit, until its cleanup begins."""
+        self.pausing = False
+        """True once the run was asked to be paused."""
         self.failure: BaseException | None = None
         """The reason why the run may not continue at all, None while it may."""
         self.stopped: BaseException | None = None
@@ -45,10 +47,15 @@ class Control:
         self.limited = True
         self._wake()
 
+    def pause(self) -> None:
+        """Interrupt all attempts; the run is paused."""
+        self.pausing = True
+        self._wake()
+
     @property
     def ending(self) -> bool:
-        """True once the run is to end, by a cancel or because it has used up a limit."""
-        return self.cancelling or self.limited
+        """True once the run is to end or to be put away: by a cancel, a used up limit or a pause."""
+        return self.cancelling or self.limited or self.pausing
 
     def fail(self, reason: BaseException) -> None:
         """Interrupt all attempts and write nothing more: `reason` is raised out of the run."""

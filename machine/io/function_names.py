@@ -8,11 +8,9 @@ import importlib.util
 import operator
 import sys
 import types
-from pathlib import PurePath
-from typing import Any, Final
+from typing import Any
 
-_TARGET: Final = "machine_target_"
-"""The beginning of the names of modules that were loaded from a file."""
+from machine.importable_names import OF_TARGET, module_name
 
 
 def unwrapped(function: Any) -> Any:
@@ -42,7 +40,7 @@ def found_by_name(function: Any) -> str | None:
         return None
     same = getattr(found, "__func__", found) is getattr(function, "__func__", function)
     stands_for = same or owner is not None or getattr(found, "__wrapped__", None) is function
-    return f"{_module_name(str(module))}:{name}" if stands_for else None
+    return f"{module_name(str(module))}:{name}" if stands_for else None
 
 
 def home_of(function: Any, module: str) -> Any:
@@ -58,19 +56,7 @@ def home_of(function: Any, module: str) -> Any:
 def name_to_be(function: Any) -> str | None:
     """Return the module and qualified name by which a function that is being defined will be found, or None."""
     local = not isinstance(function, types.FunctionType) or "<" in function.__qualname__
-    return None if local else f"{_module_name(function.__module__)}:{function.__qualname__}"
-
-
-def _module_name(name: str) -> str:
-    """Return the recorded name of a module: the same however a plan's file was loaded."""
-    module = sys.modules.get(name)
-    if name != "__main__" and not name.startswith(_TARGET):
-        return name
-    spec = getattr(module, "__spec__", None)
-    if name == "__main__" and spec is not None:
-        return str(spec.name).removesuffix(".__main__")
-    file = getattr(module, "__file__", None)
-    return PurePath(file).stem if file else name
+    return None if local else f"{module_name(function.__module__)}:{function.__qualname__}"
 
 
 # -- functions in another process ------------------------------------------------------------------------------
@@ -85,7 +71,7 @@ def reference_of(function: Any, call: functools.partial[Any]) -> Reference:
     owner = getattr(call.func, "__self__", None)
     owner = None if isinstance(owner, types.ModuleType) else owner
     module = plain.__module__ if owner is None else type(owner).__module__
-    of_file = module == "__main__" or module.startswith(_TARGET)
+    of_file = module == "__main__" or module.startswith(OF_TARGET)
     file = getattr(sys.modules.get(module), "__file__", None) if of_file else None
     name = function.__name__ if owner is not None else function.__qualname__
     return module, file, name, owner, call.args, call.keywords

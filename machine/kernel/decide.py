@@ -24,18 +24,19 @@ from machine.kernel.decisions import (
     ResumeRun,
     ScheduleRetry,
     StartRun,
+    SuspendRun,
 )
 from machine.kernel.frontier import Frontier
 from machine.kernel.history import History
 from machine.kernel.next_run import completed
-from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision, skipped_failure
+from machine.kernel.retry_and_skip import retry_decision, skip_decision, skipped_failure, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of_attempt
 from machine.limits import NO_LIMITS
 from machine.plan import Graph
-from machine.waits import HandlerWait
+from machine.waits import HandlerWait, PauseWait
 
 _STOPPED: Final = frozenset({StateStatus.WAITING, StateStatus.FAILED, StateStatus.SUSPENDED})
 
@@ -46,6 +47,7 @@ def decide(
     history: History,
     *,
     cancel: bool = False,
+    pause: bool = False,
     failed: ErrorInfo | None = None,
     limited: bool = True,
     reached: LimitReached | None = None,
@@ -55,6 +57,8 @@ def decide(
     schedule: Schedule | None = None,
 ) -> Decision:
     """Return the next decision for a run; `cancel` is true when the run has been asked to end cancelled.
+
+    `pause` is true when it has been asked to be paused.
 
     `failed` says why the run cannot continue, for a reason other than a failed attempt: the run then ends once no
     attempt is open. `secrets_lost` is true when the driver cannot open the true values of some facts. `limited` is
@@ -79,6 +83,8 @@ def decide(
             return schedule.awaiting(config)
         ending = CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
         return or_cleanup(plan, history, ending, _frontier(schedule))
+    if pause and history.status is RunStatus.RUNNING:
+        return schedule.awaiting(config) if schedule is not None and busy else SuspendRun((PauseWait(),))
     changed = plan.plan_id != history.plan_id
     # handlers begin their waits again under another plan, and whoever resumes later need not allow it again
     begin_again = changed and all(isinstance(wait, HandlerWait) for wait in history.waits)
@@ -129,7 +135,7 @@ def _next_step(
         raise RunError(
             f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
-    error = recovery_error(config, history, state_id) if limited else None
+    error = spent_error(plan, config, history, state_id) if limited else None
     again: Decision | None = None
     if error is None:
         again = retry_decision(plan, config, history, state_id, woken=state_id in woken)

@@ -55,11 +55,15 @@ class EnterState(NamedTuple):
 
 @attrs.frozen
 class ScheduleRetry:
-    """Record that attempt `attempt` follows after `delay_ms` milliseconds."""
+    """Record that attempt `attempt` follows after `delay_ms` milliseconds.
+
+    The engine takes off up to `jitter_ms` of them, at random.
+    """
 
     state_id: str
     attempt: int
     delay_ms: int
+    jitter_ms: int = 0
 
 
 @attrs.frozen

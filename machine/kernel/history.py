@@ -243,9 +243,8 @@ class History:
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
         state = log_rules.state_to_retry(self.states.get(event.state_id), entry.seq, event)
         state.status = StateStatus.WAITING
-        state.failed = attrs.evolve(
-            state.failed, retry_delay_ms=event.delay_ms, retry_ts_millis=entry.ts_millis
-        )
+        self.usage.retries += 1
+        state.failed = state.failed.and_scheduled(event.delay_ms, entry.ts_millis)
 
     def _within(self, entry: Entry, event: log_rules.Within) -> None:
         log_rules.check_within(self.open.get(event.state_id), entry.seq, event)
@@ -307,15 +306,15 @@ class History:
         self.open_waits.begin(entry, event)
 
     def _suspend(self, entry: Entry, event: RunSuspended) -> bool:
-        """Suspend the run; return True when it is for a handler, whose answer may come earlier or later."""
+        """Suspend the run; return True when that depends on when an answer came, or a person paused it."""
         self._no_open_attempt(entry.seq, "is suspended")
         self._become(entry.seq, RunStatus.SUSPENDED)
         self.waits = event.waits
-        suspension.check_waits(event.waits, entry.seq, self.uncertain, self.open_waits.by_key)
-        return suspension.of_handlers(self.waits)
+        suspension.check_waits(event.waits, entry.seq, self.uncertain, self.open_waits.by_key, self.states)
+        return suspension.of_timing(self.waits)
 
     def _resume(self, entry: Entry, event: RunResumed) -> bool:
-        """Resume the run; return True when an answer for a handler is the only reason."""
+        """Resume the run; return True when an answer for a handler or a person is the only reason."""
         suspension.check_resumed(self.waits, entry.seq, event, self.unanswered)
         self._become(entry.seq, RunStatus.RUNNING)
         waits, self.waits = self.waits, ()
@@ -325,10 +324,11 @@ class History:
             self.plan_id, self.replanned = event.plan_id, True
             for state_id in self.stopped:  # another plan may place states after them
                 self.states[state_id].base_snapshot_id = None
+        suspension.let_go(waits, self.states, entry.ts_millis)
         if event.anew:
             for state_id in self.stopped:
                 self.states[state_id].anew = self.states[state_id].status is StateStatus.SUSPENDED
-        return suspension.of_handlers(waits) and not event.anew
+        return suspension.of_timing(waits) and not event.anew
 
     def _clean(self, entry: Entry, event: CleanupBegun) -> None:
         self._no_open_attempt(entry.seq, "begins with its cleanup")

@@ -24,7 +24,7 @@ from machine.events import (
     StateFailed,
     StateSkipped,
 )
-from machine.kernel.suspension import of_handlers
+from machine.kernel.suspension import of_timing
 from machine.waits import WAIT_KINDS
 
 
@@ -47,7 +47,7 @@ def without_suspensions(entries: Iterable[Entry]) -> list[Entry]:
                 left[at] = None
                 continue
             attempts[event.state_id] = event.attempt
-        elif isinstance(event, RunSuspended) and of_handlers(event.waits):
+        elif isinstance(event, RunSuspended) and of_timing(event.waits):
             run_suspended = len(left)
         elif isinstance(event, RunResumed) and run_suspended is not None:
             at, run_suspended = run_suspended, None
@@ -127,8 +127,11 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
             reached = [[entry]]
             continue
         if state_id is None:
-            blocks += [*unsettled.values(), *reached, [entry]]
-            unsettled, reached = {}, []
+            # one in one piece was put away here and went on: it stands where it ended
+            open_ones = {state: block for state, block in unsettled.items() if _is_open(block)}
+            ended = [block for state, block in unsettled.items() if state not in open_ones]
+            blocks += [*ended, *reached, [entry]]
+            unsettled, reached = open_ones, []
             cleaning = cleaning or isinstance(event, CleanupBegun)
             continue
         if cleaning and state_id not in unsettled:

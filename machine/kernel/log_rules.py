@@ -189,7 +189,10 @@ def state_to_skip(
     error = state.failed.error
     if state.status is StateStatus.FAILED and error:
         died = error.code == Code.ORPHAN_ATTEMPT_RECOVERED
-        if event.reason == f"{FAILED_WITH}{Code.RECOVERY_LIMIT if died else error.code}":
+        if event.reason.removeprefix(FAILED_WITH) in {
+            str(Code.RECOVERY_LIMIT) if died else error.code,
+            str(Code.RETRY_BUDGET_SPENT),
+        }:
             return state
     raise LogError(seq, f"{event.state_id} is skipped after it began", code=Code.LOG_STATE_SETTLED)
 

@@ -14,7 +14,7 @@ from machine.kernel.state_history import FAILED_WITH, KNOWN_LATER, NOT_TAKEN, UN
 from machine.kernel.transactions import SQL
 from machine.plan import Graph
 from machine.state import OnError, OnUncertain
-from machine.waits import EffectWait
+from machine.waits import EffectWait, PauseWait
 
 SKIP_REASON: Final = "skip_tag:"
 """Reason of a skip by configuration, followed by the tag."""
@@ -51,6 +51,35 @@ def recovery_error(config: RunConfig, history: History, state_id: str) -> ErrorI
     )
 
 
+def budget_error(plan: Graph, config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
+    """Return why a failed state is not retried: the retries of the whole run are used up. None when it may be."""
+    budget = config.retry_budget
+    state = history.states[state_id]
+    error, policy = state.failed.error, plan.states[state_id].meta.retry or config.retry_policy
+    would = error is not None and error.retryable and error.code not in STOPPED_CODES
+    if (
+        budget is None
+        or history.usage.retries < budget
+        or state.status is not StateStatus.FAILED
+        or not (would and state.failed.failures < policy.max_attempts)
+    ):
+        return None
+    assert error is not None
+    return ErrorInfo(
+        code=Code.RETRY_BUDGET_SPENT,
+        category=error.category,
+        retryable=False,
+        message=f"the run has used up its retry budget of {budget}, and {state_id} has failed again: "
+        f"{error.code}: {error.message}",
+        details={"state_id": state_id, "retry_budget": budget, "code": error.code},
+    )
+
+
+def spent_error(plan: Graph, config: RunConfig, history: History, state_id: str) -> ErrorInfo | None:
+    """Return why a state is not begun again although its own failure allows it, or None when it may be."""
+    return recovery_error(config, history, state_id) or budget_error(plan, config, history, state_id)
+
+
 def retry_decision(
     plan: Graph, config: RunConfig, history: History, state_id: str, *, woken: bool = False
 ) -> EnterState | ScheduleRetry | SuspendRun | SkipState | None:
@@ -60,8 +89,9 @@ def retry_decision(
 
     A failure is retried if its error is `retryable` and the policy has attempts left. An attempt that was
     interrupted or left open by a crash is no failure: another follows at once. A state that asks for a person's
-    answer about an effect suspends the run instead. A suspended attempt goes on as soon as one of its waits is
-    answered, or when it is `woken`, because its driver can itself do what it waits for.
+    answer about an effect suspends the run instead, and so does one that has failed for good and pauses the run. A
+    suspended attempt goes on as soon as one of its waits is answered, or when it is `woken`, because its driver can
+    itself do what it waits for.
     """
     state, failed = history.states[state_id], history.states[state_id].failed
     if state.status is StateStatus.SUSPENDED:
@@ -77,7 +107,7 @@ def retry_decision(
     stopped = error is not None and error.code in STOPPED_CODES
     retried = error is not None and error.retryable and failed.failures < policy.max_attempts
     if not (waiting or stopped or retried or asks):
-        return None
+        return SuspendRun((PauseWait(state_id),)) if meta.on_error is OnError.PAUSE else None
     unknown = history.uncertain_of(state_id)
     if not asks and meta.on_uncertain is not OnUncertain.ASK:
         # a database takes no idempotency key: it may have been left one, which the next attempt looks up
@@ -91,7 +121,8 @@ def retry_decision(
         delay_ms, since_ms = failed.retry_delay_ms or 0, failed.retry_ts_millis or 0
         return EnterState(state_id, state.attempts, checkpoint, delay_ms, since_ms)
     delay_ms = max(policy.delay_ms(failed.failures - 1), failed.retry_after_ms)
-    return ScheduleRetry(state_id, state.attempts, delay_ms)
+    least_ms = max(policy.least_delay_ms(failed.failures - 1), failed.retry_after_ms)
+    return ScheduleRetry(state_id, state.attempts, delay_ms, delay_ms - least_ms)
 
 
 def skipped_failure(

@@ -25,10 +25,10 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
 from machine.kernel.next_run import completed
-from machine.kernel.retry_and_skip import recovery_error, retry_decision, skip_decision, skipped_failure
+from machine.kernel.retry_and_skip import retry_decision, skip_decision, skipped_failure, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
-from machine.waits import Wait
+from machine.waits import PauseWait, Wait
 
 
 @attrs.define
@@ -76,7 +76,7 @@ class Schedule:
         for state_id in known:
             if state_id is None or state_id in self.busy:
                 continue
-            error = recovery_error(config, history, state_id) if limited else None
+            error = spent_error(plan, config, history, state_id) if limited else None
             decision: EnterState | ScheduleRetry | SuspendRun | SkipState | None = None
             if error is None:
                 decision = retry_decision(plan, config, history, state_id, woken=state_id in woken)
@@ -99,7 +99,7 @@ class Schedule:
         if begun is not None or self.busy:
             return begun or self.awaiting(config)
         if waits and not self.failing:
-            return SuspendRun(tuple(waits))
+            return SuspendRun(tuple([wait for wait in waits if isinstance(wait, PauseWait)] or waits))
         # the first one in plan order, because in a replay they may end in another order
         error = (
             next((spent[state_id] for state_id in plan.order if state_id in spent), None) if spent else None

@@ -101,6 +101,14 @@ class FailedAttempts:
             changes["fresh_from"] = attempt.attempt + 1
         return attrs.evolve(self, **changes)
 
+    def and_scheduled(self, delay_ms: int, ts_millis: int) -> FailedAttempts:
+        """Return these attempts with another one to follow after a delay that begins at `ts_millis`."""
+        return attrs.evolve(self, retry_delay_ms=delay_ms, retry_ts_millis=ts_millis)
+
+    def let_go(self, ts_millis: int) -> FailedAttempts:
+        """Return these attempts after a person let the state go on: its retries begin anew, the first at once."""
+        return attrs.evolve(self, failures=0, retry_delay_ms=0, retry_ts_millis=ts_millis)
+
     def and_suspended(self, event: StateFailed, attempt: OpenAttempt) -> FailedAttempts:
         """Return these attempts after one was put away: it has not failed, and will go on."""
         began_seq = self.began_seq or attempt.seq
@@ -140,6 +148,10 @@ class StateHistory:
         """True for a part of the work that failed for good, and that the run went on without."""
         reason = self.reason or ""
         return reason.startswith(FAILED_WITH) and reason != KNOWN_LATER and not self.cleans
+
+    def let_go(self, ts_millis: int) -> None:
+        """Let a state that has failed for good be tried again."""
+        self.status, self.failed = StateStatus.WAITING, self.failed.let_go(ts_millis)
 
     @property
     def goes_on(self) -> bool:

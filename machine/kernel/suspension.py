@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Final
 
 from machine.errors import Code, LogError
 from machine.events import EffectIntended, FactRecorded, RunResumed
-from machine.waits import ChildWait, EffectWait, HandlerWait, PlanWait, SecretWait, Wait
+from machine.kernel.state_history import StateHistory, StateStatus
+from machine.waits import ChildWait, EffectWait, HandlerWait, PauseWait, PlanWait, SecretWait, Wait
+
+CONTINUED: Final = "continued"
+"""Value of `by` for a run that was paused and goes on."""
+
+_BY_PERSON: Final = PauseWait()
 
 
 def of_handlers(waits: Iterable[Wait]) -> bool:
     """Say whether a handler waits: such a suspension is a matter of timing, and in no digest."""
     return any(isinstance(wait, HandlerWait) for wait in waits)
+
+
+def pauses(waits: Iterable[Wait]) -> bool:
+    """Say whether a run is paused, by a person or by a state that has failed for good."""
+    return any(isinstance(wait, PauseWait) for wait in waits)
+
+
+def of_timing(waits: Iterable[Wait]) -> bool:
+    """Say whether a suspension is a matter of timing: it is in no digest, and a replay goes on without it."""
+    return any(isinstance(wait, HandlerWait) or wait == _BY_PERSON for wait in waits)
+
+
+def let_go(waits: Iterable[Wait], states: Mapping[str, StateHistory], ts_millis: int) -> None:
+    """Let the states be tried again that had failed for good and paused their run."""
+    for wait in waits:
+        if isinstance(wait, PauseWait) and wait.state_id is not None:
+            states[wait.state_id].let_go(ts_millis)
 
 
 def unanswered(
@@ -36,7 +60,11 @@ def held(waits: Sequence[Wait], unanswered: Sequence[Wait]) -> bool:
 
 
 def check_waits(
-    waits: Sequence[Wait], seq: int, uncertain: Container[str], open_waits: Container[str]
+    waits: Sequence[Wait],
+    seq: int,
+    uncertain: Container[str],
+    open_waits: Container[str],
+    states: Mapping[str, StateHistory],
 ) -> None:
     """Raise `LogError` unless there is every wait for which a run is suspended, and no answer yet."""
     effects = [wait.key for wait in waits if isinstance(wait, EffectWait)]
@@ -44,6 +72,12 @@ def check_waits(
         raise LogError(seq, "the run waits for an effect whose outcome is known", code=Code.LOG_SUSPENDED)
     if not all(wait.key in open_waits for wait in waits if isinstance(wait, HandlerWait)):
         raise LogError(seq, "the run waits for what no handler waits for", code=Code.LOG_WAIT)
+    for wait in waits:
+        if isinstance(wait, PauseWait) and wait.state_id is not None:
+            state = states.get(wait.state_id)
+            if state is None or state.status is not StateStatus.FAILED:
+                text = f"the run is paused by {wait.state_id}, which has not failed"
+                raise LogError(seq, text, code=Code.LOG_SUSPENDED)
 
 
 def check_outcome(
@@ -70,7 +104,8 @@ def check_resumed(waits: Sequence[Wait], seq: int, event: RunResumed, unanswered
         early = held(waits, unanswered) and not looks
     else:
         said = SecretWait() if event.secrets_lost else PlanWait(event.plan_id or "")
-        early = any(wait != said for wait in unanswered)
+        lets_go = event.by == CONTINUED
+        early = any(wait != said and not (lets_go and isinstance(wait, PauseWait)) for wait in unanswered)
     if early:
         text = "the run resumes before the external input that it waits for has arrived"
         raise LogError(seq, text, code=Code.LOG_SUSPENDED)

@@ -74,6 +74,7 @@ class Usage:
     attempts: int = 0
     states: int = 0
     facts: int = 0
+    retries: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: Decimal = Decimal(0)

@@ -12,12 +12,14 @@ from machine.events import (
     DomainEventRecorded,
     Entry,
     LimitReached,
+    RunSuspended,
     StateCompleted,
     StateSkipped,
     WaitBegun,
 )
 from machine.io.approval_before_call import is_before_call
 from machine.kernel.state_history import FAILED_WITH
+from machine.kernel.suspension import pauses
 
 
 class Needs(IntEnum):
@@ -27,8 +29,8 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits, policy, artifacts that handlers wrote, dry runs, approvals that were asked before a call, cleanup
-    states, and states that were skipped for their failure."""
+    """Limits, policy, artifacts that handlers wrote, dry runs, choices of what is retried, pauses, approvals that
+    were asked before a call, cleanup states, and states that were skipped for their failure."""
     NEXT_RUN = 3
     """States that say that the run goes on as another."""
 
@@ -42,18 +44,26 @@ READABLE: Final = _READABLE[Needs.BASICS]
 VERSIONS: Final = tuple(sorted({*_PLAIN.values(), *_READABLE.values(), _WITH_SECRETS}))
 """The versions that can be read."""
 
-_NEEDED_BY: Final = {"limits": Needs.CONTROLS, "policy": Needs.CONTROLS}
+_NEEDED_BY: Final = {"limits": Needs.CONTROLS, "policy": Needs.CONTROLS, "retry_budget": Needs.CONTROLS}
 """The fields of a configuration that an older program does not know."""
+
+_OF_RETRIES: Final = {"jitter", "retry_on", "give_up_on"}
+"""The fields of its retry policy that need controls."""
+
+
+def _is_pause(entry: Entry) -> bool:
+    return isinstance(entry.event, RunSuspended) and pauses(entry.event.waits)
 
 
 def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     """Return what a program must know to judge a run, given its events and the JSON of its manifest."""
     configured = manifest.get("run_config", {})
     needs = max((_NEEDED_BY.get(name, Needs.BASICS) for name in configured), default=Needs.BASICS)
-    if configured.get("io_mode") == IoMode.DRY_RUN:
+    of_retries = not _OF_RETRIES.isdisjoint(configured.get("retry_policy", ()))
+    if of_retries or configured.get("io_mode") == IoMode.DRY_RUN:
         needs = max(needs, Needs.CONTROLS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached | CleanupBegun) or _is_output(entry) or _skips_failure(entry):
+        if _is_control(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
             before_call = is_before_call(entry.event)
@@ -61,6 +71,16 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
         elif isinstance(entry.event, StateCompleted) and entry.event.next_input_id is not None:
             needs = Needs.NEXT_RUN
     return needs
+
+
+def _is_control(entry: Entry) -> bool:
+    event = entry.event
+    return (
+        isinstance(event, LimitReached | CleanupBegun)
+        or _is_output(entry)
+        or _is_pause(entry)
+        or _skips_failure(entry)
+    )
 
 
 def _is_output(entry: Entry) -> bool:

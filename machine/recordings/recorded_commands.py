@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from machine.errors import Code, ErrorInfo
 from machine.events import (
@@ -12,6 +12,7 @@ from machine.events import (
     Entry,
     Event,
     FactRecorded,
+    RetryScheduled,
     RunCompleted,
     RunResumed,
     RunStarted,
@@ -21,12 +22,16 @@ from machine.events import (
 )
 from machine.kernel.run_status import RunStatus
 from machine.kernel.state_history import FAILED_WITH
+from machine.kernel.suspension import CONTINUED, pauses
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
 from machine.waits import (
     PlanWait,
     SecretWait,
 )
+
+_SPENT: Final = frozenset({str(Code.RECOVERY_LIMIT), str(Code.RETRY_BUDGET_SPENT)})
+"""The codes of runs that ended because a state was not begun again although its failure allowed it."""
 
 
 class Asked(NamedTuple):
@@ -39,7 +44,9 @@ class Asked(NamedTuple):
     cancel: bool = False
     secrets_lost: bool = False
     failed: ErrorInfo | None = None
+    """The reason why the run could not continue, because of what a handler left behind."""
     limited: bool = False
+    """True where the run ended, or a state was skipped, because its attempts were used up."""
 
 
 def asked(event: Event | None, *, cleaning: bool = False) -> Asked:
@@ -51,20 +58,30 @@ def asked(event: Event | None, *, cleaning: bool = False) -> Asked:
         case RunResumed(plan_id=plan_id):
             return Asked(plan_id, secrets_lost=bool(event.secrets_lost))
         case StateSkipped(reason=reason):
-            return Asked(limited=reason == f"{FAILED_WITH}{Code.RECOVERY_LIMIT}")
+            return Asked(limited=reason.removeprefix(FAILED_WITH) in _SPENT)
         case RunCompleted() if cleaning:  # which says nothing of the cleanup, and may come before its end
             return Asked(cancel=True)
         case CleanupBegun(status, error=error) | RunCompleted(status, error=error):
             code = None if error is None else error.code
             failed = error if code == Code.TASK_LEFT_BEHIND else None
-            return Asked(None, status == RunStatus.CANCELLED, False, failed, code == Code.RECOVERY_LIMIT)  # noqa: FBT003 - no secrets were lost
+            return Asked(cancel=status == RunStatus.CANCELLED, failed=failed, limited=code in _SPENT)
         case _:
             return Asked()
 
 
+def delay_of(event: Event | None, least: int, most: int) -> int:
+    """Return the delay of a recorded retry; another one, so that they differ, when it is not between the two."""
+    recorded = event.delay_ms if isinstance(event, RetryScheduled) else most
+    return recorded if least <= recorded <= most else most
+
+
 def of_operators(event: Event | None, following: Event | None) -> int:
-    """Return how many of two events between attempts are an operator's: an answer, or the leave of changed code."""
+    """Return how many of two events between attempts are an operator's: an answer, a pause, leave to go on."""
     if isinstance(event, FactRecorded):
+        return 1
+    if isinstance(event, RunResumed) and event.by == CONTINUED:
+        return 1
+    if isinstance(event, RunSuspended) and pauses(event.waits):  # other states may end later in a replay
         return 1
     suspends = isinstance(event, RunSuspended)
     resumed = following if suspends else event

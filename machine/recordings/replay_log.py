@@ -42,7 +42,7 @@ from machine.recordings.divergent_calls import DivergentCalls
 from machine.recordings.early_events import Turns
 from machine.recordings.make_divergence import Differences
 from machine.recordings.recorded_attempt import RecordedAttempt
-from machine.recordings.recorded_commands import asked, begins_anew, of_operators
+from machine.recordings.recorded_commands import asked, begins_anew, delay_of, of_operators
 from machine.recordings.redacted_request_matching import RecordedRequests
 from machine.recordings.run_contents import Walked, sound_parts
 from machine.state import PlanState
@@ -108,14 +108,17 @@ class ReplayLog(DivergentCalls):
         if type(event) is LimitReached:
             return Outside(graph, False, limited=False, reached=event)  # noqa: FBT003 - no cancellation
         said = asked(event, cleaning=self.history.cleanup is not None)
-        if said.plan_id:
-            graph = self._graphs.get(said.plan_id, graph)
+        graph = self._graphs.get(said.plan_id or "", graph)
         prefer = getattr(event, "state_id", None)
         return Outside(graph, said.cancel, prefer, said.failed, said.limited, said.secrets_lost)
 
     def _next(self, after: int = 0) -> Event | None:
         at = self._at + after
         return self._recorded[at].event if at < len(self._recorded) else None
+
+    def choose_ms(self, least: int, most: int) -> int:
+        """Return the recorded delay before a retry, when it is between these two."""
+        return delay_of(self._next(), least, most)
 
     def carry(self, decision: EnterState) -> bool:
         """Accept the next recorded attempt if it was interrupted or is still open.

@@ -55,7 +55,7 @@ def test_killed_anywhere_each_effect_is_made_once_by_its_key(tmp_path):
             result = None
             while result is None:
                 more = len(fell) < KILLS
-                life = graves.one_life(run_id, draw.uniform(0, first["seconds"] / 2) if more else None)
+                life = graves.one_life(run_id, draw.uniform(0, first["seconds"]) if more else None)
                 if life["killed"]:
                     fell.append(len(graves.left(run_id)))
                 else:
