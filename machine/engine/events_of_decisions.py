@@ -8,7 +8,6 @@ from machine.engine.new_run import going_on
 from machine.events import (
     CleanupBegun,
     Event,
-    RetryScheduled,
     RunCompleted,
     RunResumed,
     RunSuspended,
@@ -25,7 +24,6 @@ from machine.kernel.decisions import (
     ReachLimit,
     RecoverOrphan,
     ResumeRun,
-    ScheduleRetry,
     SkipState,
     SuspendRun,
 )
@@ -43,8 +41,6 @@ def events_of(decision: Decision, history: History) -> list[Event]:
             return [reached]
         case SkipState(state_id, reason):
             return [StateSkipped(state_id, reason)]
-        case ScheduleRetry(state_id, attempt, delay_ms):
-            return [RetryScheduled(state_id, attempt, delay_ms)]
         case SuspendRun(waits):
             return [RunSuspended(waits)]
         case ResumeRun():
