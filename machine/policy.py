@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -158,28 +157,31 @@ class Policy:
 NO_POLICY: Final = Policy()
 
 
-def read_policy(path: Path, data: bytes) -> Policy:
-    """Return the policy in the bytes of a TOML file. Raises `ConfigError` (`invalid_policy`)."""
+def read_policy(file: str, data: bytes) -> Policy:
+    """Return the policy in the bytes of a TOML file, named `file` in messages.
+
+    Raises `ConfigError` (`invalid_policy`).
+    """
     try:
         found: Mapping[str, Any] = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise _refused(f"the policy {path} is not TOML: {exc}") from None
+        raise _refused(f"the policy {file} is not TOML: {exc}") from None
     hint = "it has tables [[rule]]"
     if unknown := [name for name in found if name != "rule"]:
-        raise _refused(f"the policy {path} has {unknown[0]!r}, which is nothing of a policy", hint)
+        raise _refused(f"the policy {file} has {unknown[0]!r}, which is nothing of a policy", hint)
     rules = found.get("rule", [])
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules) or not rules:
-        raise _refused(f"the policy {path} has no rules", hint)
-    return Policy(tuple(_rule(path, rule) for rule in rules))
+        raise _refused(f"the policy {file} has no rules", hint)
+    return Policy(tuple(_rule(file, rule) for rule in rules))
 
 
-def _rule(path: Path, said: Mapping[str, Any]) -> Rule:
+def _rule(file: str, said: Mapping[str, Any]) -> Rule:
     fields = [field.name for field in attrs.fields(Rule)]
     for name in said:
         if name not in fields:
             hint = did_you_mean(name, fields) or f"its fields are {', '.join(fields)}"
-            raise _refused(f"a rule of the policy {path} has the field {name!r}", hint)
+            raise _refused(f"a rule of the policy {file} has the field {name!r}", hint)
     for needed in ("name", "verdict"):
         if needed not in said:
-            raise _refused(f"a rule of the policy {path} has no {needed}")
+            raise _refused(f"a rule of the policy {file} has no {needed}")
     return Rule(**said)

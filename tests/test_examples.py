@@ -719,7 +719,7 @@ def test_the_agent_stops_at_its_budget_and_its_cost_is_right(monkeypatch, limits
 def test_the_policy_of_the_agent_asks_before_the_report_is_sent(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     example, path = load(AGENT), AGENT.with_suffix(".toml")
-    config = RunConfig(policy=read_policy(path, path.read_bytes()))
+    config = RunConfig(policy=read_policy(str(path), path.read_bytes()))
     with open_store("memory://") as store, example.model() as server:
         given = {"base_url": server.address, "question": "What?"}
         result = run(example.plan, input=given, store=store, config=config)

@@ -37,7 +37,7 @@ def policy_of(path: Path | None) -> Policy:
     except OSError as exc:
         text = f"the policy {path} cannot be read: {exc.strerror}"
         raise ConfigError(text, code=Code.INVALID_POLICY) from None
-    return read_policy(path, data)
+    return read_policy(str(path), data)
 
 
 def check(file: Path, run: RunOrBundle, /, *, session: Injected) -> int:

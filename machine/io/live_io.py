@@ -35,7 +35,7 @@ from machine.io.secret import checked, naming, sendable
 from machine.io.spending import SPEND, spent_by, spent_in_answer
 from machine.io.step_transport import STEP, info_of_step
 from machine.io.thread_calls import ThreadCalls
-from machine.io.transport import Transport
+from machine.io.transport import Opened, Transport
 from machine.io.transport_failures import failures_of
 from machine.io.volatile_answer_headers import without_volatile
 from machine.io.waits import cancelled, due_of
@@ -238,10 +238,16 @@ class LiveIo(ThreadCalls):
                     found = await self._slept(transport, call, request)
                 else:
                     with naming(scope, call), judging_hops(self._hop_check(call)):
-                        found = await self._received.performed(transport, call, request)
+                        found = await self._found(transport, call, request)
             return self._outcome_of(transport, call, payloads, request, found)
         except IoError as exc:
             return self._error(exc), {}
+
+    async def _found(self, transport: Transport, call: Call, request: Any) -> Any:
+        """Return the response to a call, or an `Opened` if its answer comes in pieces."""
+        if call.part is None:
+            return await transport.perform(call.namespace, request)
+        return await self._received.performed(transport, call, request)
 
     def _outcome_of(
         self, transport: Transport, call: Call, payloads: Payloads, request: Any, found: Any
@@ -252,7 +258,7 @@ class LiveIo(ThreadCalls):
         """
         scope = self._scope
         with failures_of(call):
-            response = self._received.begun(call, found)
+            response = self._received.begun(call, found) if isinstance(found, Opened) else found
             if call.namespace == clock.NOW:
                 response = max(response, scope.log.floor_ms)
             if call.namespace == "http" and scope.run.requests.steady:

@@ -78,15 +78,13 @@ class LiveStreams:
 
     async def performed(self, transport: Transport, call: Call, request: Any) -> Any:
         """Perform a call, and return its response, or an `Opened` if its answer comes in pieces."""
-        if call.part is None or not hasattr(transport, "open_stream") or not may_stream(self._scope.secrets):
+        if not hasattr(transport, "open_stream") or not may_stream(self._scope.secrets):
             return await transport.perform(call.namespace, request)
         return await cast("Streaming", transport).open_stream(call.namespace, request)
 
-    def begun(self, call: Call, found: Any) -> Any:
-        """Return the response of a call that was performed, or its head; the rest is received later."""
-        secrets = self._scope.secrets
-        if call.part is None or not isinstance(found, Opened) or not may_stream(secrets):
-            return found
+    def begun(self, call: Call, found: Opened) -> Any:
+        """Return the head of an answer that comes in pieces; the rest is received later."""
+        secrets = cast("AttemptSecrets", self._scope.secrets)  # others open no stream
         self._open[call.key] = stream = _Received(found.source, held_back(secrets), secrets, call.mac)
         if (controls := self._scope.run.controls) is not None:
             stream.usage = reading_of(call, controls.spending)

@@ -55,10 +55,9 @@ class ThreadCalls(Permissions):
     gate: Callable[[], Awaitable[None]] | None = None
     """Returns once a call may be made: an attempt that goes on has a recording before."""
 
-    @property
     @abstractmethod
-    def _received(self) -> Any:
-        """The answers that are received in pieces."""
+    async def _found(self, transport: Transport, call: Call, request: Any) -> Any:
+        """Return the response to a call, or an `Opened` if its answer comes in pieces; see `LiveIo`."""
 
     @abstractmethod
     def _outcome_of(
@@ -116,7 +115,7 @@ class ThreadCalls(Permissions):
                 return self.in_thread(partial(self._made_on_loop, work, call, result))
             try:
                 with failures_of(call), named:
-                    answered.found = at_once(self._received.performed(transport, call, answered.request))
+                    answered.found = at_once(self._found(transport, call, answered.request))
             except IoError as exc:
                 answered.failure = exc
         return self._ended_in_thread(lent, flight, answered, result)
