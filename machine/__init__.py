@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from machine.sync import replay as replay
     from machine.sync import resolve as resolve
     from machine.sync import resume as resume
+    from machine.sync import retry as retry
     from machine.sync import run as run
     from machine.sync import run_schedules as run_schedules
     from machine.sync import schedules as schedules
@@ -127,7 +128,7 @@ _HOMES: Final = {
                 "resume",
                 "run",
             ),
-            *("run_schedules", "schedules", "signal", "verify", "waiting", "work"),
+            *("retry", "run_schedules", "schedules", "signal", "verify", "waiting", "work"),
         ),
         "machine.sync",
     ),

@@ -18,6 +18,7 @@ from machine.recordings.double_run import seconded
 from machine.recordings.facts_of_bundle import answered
 from machine.recordings.fork import fork
 from machine.recordings.replay import replay
+from machine.recordings.retry import retry
 from machine.recordings.schedules import schedules
 from machine.recordings.verify import VerifyResult
 from machine.recordings.verify import verify as _verify
@@ -37,6 +38,7 @@ __all__ = [
     "replay",
     "resolve",
     "resume",
+    "retry",
     "run",
     "run_schedules",
     "schedules",

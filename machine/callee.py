@@ -1,4 +1,4 @@
-"""The choice of a function among the values that it is offered: it takes those that it names."""
+"""A function of the user's, and which of the values that the engine offers it takes: those that it names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import attrs
 
 from machine.errors import PlanError
 
+OF_WORK: Final = ("ctx", "io", "rec")
+"""The values that a handler is offered."""
+
+OF_CLEANUP: Final = (*OF_WORK, "failure")
+"""The values that the handler of a cleanup state is offered."""
+
 _ALL: Final = (0, 1, 2)
 """The positions of a function that takes all three values by position, as most do: none is left for a keyword."""
 
 
 @attrs.frozen
 class Callee:
-    """A function, and the positions of its parameters among three offered values."""
+    """A function, and the positions of its parameters among the offered values."""
 
     function: Callable[..., Any]
     positional: tuple[int, ...] = _ALL
@@ -26,19 +32,18 @@ class Callee:
     def call(self, *offered: Any) -> tuple[Any, ...]:
         """Return the function, followed by the values to call it with."""
         function = self.function
-        if self.positional == _ALL:
-            return (function, *offered)
+        if self.positional == _ALL and not self.keywords:
+            return (function, *offered[:3])
         if self.keywords:
             function = functools.partial(function, **{name: offered[place] for name, place in self.keywords})
         return (function, *(offered[place] for place in self.positional))
 
 
-def callee_of(
-    what: str, function: Callable[..., Any], offered: Sequence[str] = ("ctx", "io", "rec")
-) -> Callee:
-    """Return a function with its choice of three offered values: those that it names, in its own order.
+def callee_of(what: str, function: Callable[..., Any], offered: Sequence[str] = OF_WORK) -> Callee:
+    """Return a function with its choice of the offered values: those that it names, in its own order.
 
-    A function with other parameters takes all three in order. Raises `PlanError` when neither call is possible.
+    A function with other parameters takes the first three in order; one beyond them is given by name alone. Raises
+    `PlanError` when neither call is possible.
     """
     try:
         signature = _own_signature(function)
@@ -56,7 +61,8 @@ def callee_of(
             passed_over = True
             if parameter.default is parameter.empty:
                 unknown.append(name)
-        elif passed_over or parameter.kind is parameter.KEYWORD_ONLY:
+        elif passed_over or parameter.kind is parameter.KEYWORD_ONLY or places[name] >= len(_ALL):
+            passed_over = True
             keywords[name] = places[name]
         else:
             positional.append(places[name])
@@ -64,7 +70,7 @@ def callee_of(
         taken = _ALL if tuple(positional) == _ALL else tuple(positional)
         return Callee(function, taken, tuple(keywords.items()))
     try:
-        signature.bind(*offered)
+        signature.bind(*offered[:3])
     except TypeError:
         raise PlanError(
             f"{what} asks for {', '.join(unknown)}; it takes what it names of {', '.join(offered)}, in any order"

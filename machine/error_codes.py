@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Code(StrEnum):
@@ -28,6 +29,7 @@ class Code(StrEnum):
     MISSING_IDEMPOTENCY_KEY = "missing_idempotency_key"
     UNUSED_IDEMPOTENCY_KEY = "unused_idempotency_key"
     MISSING_RECONCILE = "missing_reconcile"
+    INVALID_CLEANUP = "invalid_cleanup"
     OP_ID_MISMATCH = "op_id_mismatch"
     PLAN_SEALED = "plan_sealed"
     PLAN_CHANGED = "plan_changed"
@@ -59,6 +61,7 @@ class Code(StrEnum):
     LOG_INDEX = "log_index"
     LOG_SUSPENDED = "log_suspended"
     LOG_WAIT = "log_wait"
+    LOG_CLEANUP = "log_cleanup"
     LOG_LIMIT = "log_limit"
     INVALID_TRANSITION = "invalid_transition"
     # dry runs
@@ -89,6 +92,9 @@ class Code(StrEnum):
     RUN_CANCELLED = "run_cancelled"
     LIMIT_EXCEEDED = "limit_exceeded"
     CANCEL_PENDING = "cancel_pending"
+    CLEANUP_FAILED = "cleanup_failed"
+    NOT_FAILED = "not_failed"
+    RETRIED_ALREADY = "retried_already"
     RUN_MOVED = "run_moved"
     NO_OPEN_WAIT = "no_open_wait"
     WAIT_ANSWERED = "wait_answered"
@@ -234,3 +240,15 @@ class Code(StrEnum):
     BUNDLE_NOT_READABLE = "bundle_not_readable"
     BUNDLE_KEY_NEEDED = "bundle_key_needed"
     BUNDLE_KEY_WRONG = "bundle_key_wrong"
+
+
+STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
+"""Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
+
+CUT_CODES: Final = STOPPED_CODES | {
+    str(Code.STATE_TIMEOUT),
+    str(Code.RUN_CANCELLED),
+    str(Code.LIMIT_EXCEEDED),
+    str(Code.ATTEMPT_SUSPENDED),
+}
+"""Error codes of interrupted attempts, as opposed to failed ones."""

@@ -1,8 +1,7 @@
 """The contents of a log: the closed set of kernel events, domain events, and what an entry holds.
 
-An event's body is its canonical JSON; the envelope adds `seq` and, separately under `info`, all informational data
-(run id, wall-clock time, provenance, traceback). The chain covers the whole envelope; the digest covers bodies
-alone. This module never interprets a log: `fold` of `kernel.history` does.
+An event's body is its canonical JSON; the envelope adds `seq` and, separately under `info`, all informational data.
+The chain covers the whole envelope; the digest covers bodies alone. `fold` of `kernel.history` interprets a log.
 """
 
 from __future__ import annotations
@@ -15,20 +14,10 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 import attrs
 
 from machine.envelope import chain_next, seal  # noqa: F401 - their former home is here
+from machine.error_codes import CUT_CODES
 from machine.errors import Code, ErrorInfo
 from machine.ids import CALL_KEY
 from machine.waits import Wait
-
-STOPPED_CODES: Final = frozenset({str(Code.ORPHAN_ATTEMPT_RECOVERED), str(Code.ATTEMPT_INTERRUPTED)})
-"""Error codes of attempts whose driver stopped: they use up no retry, and the next attempt follows at once."""
-
-CUT_CODES: Final = STOPPED_CODES | {
-    str(Code.STATE_TIMEOUT),
-    str(Code.RUN_CANCELLED),
-    str(Code.LIMIT_EXCEEDED),
-    str(Code.ATTEMPT_SUSPENDED),
-}
-"""Error codes of interrupted attempts, as opposed to failed ones."""
 
 MAX_INLINE_PAYLOAD: Final = 16 * 1024
 """The largest number of canonical bytes of a domain event's inline payload; a larger one becomes an artifact."""
@@ -323,11 +312,20 @@ class LimitReached:
 
 
 @attrs.frozen
-class RunCompleted:
-    """The last event. `status` is completed, failed, cancelled or limit_exceeded.
+class CleanupBegun:
+    """Only cleanup states begin from here on. The run will end with this `status` and `error` whatever they do."""
 
-    `error` is the reason when it is not the failure of a state: two states that wrote one key, a missing edge,
-    `several_next_runs`, `recovery_limit`, `limit_exceeded`, `task_left_behind`. `next_input_id` is of its state.
+    type: ClassVar[str] = "cleanup_begun"
+    status: str
+    base_snapshot_id: str
+    error: ErrorInfo | None = None
+
+
+@attrs.frozen
+class RunCompleted:
+    """The last event; `status` is final, and `error` the reason when that is not the failure of a state.
+
+    `next_input_id` is of its state; `skipped` counts the states that were skipped for their failure.
     """
 
     type: ClassVar[str] = "run_completed"
@@ -335,6 +333,7 @@ class RunCompleted:
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
     next_input_id: str | None = None
+    skipped: int | None = None
 
 
 @attrs.frozen
@@ -379,6 +378,7 @@ KernelEvent: TypeAlias = (
     | RunSuspended
     | RunResumed
     | LimitReached
+    | CleanupBegun
     | RunCompleted
 )
 Event: TypeAlias = KernelEvent | DomainEventRecorded

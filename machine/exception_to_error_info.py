@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from machine import canonical
+from machine.error_codes import CUT_CODES
 from machine.errors import (
     CanonicalError,
     Code,
@@ -19,7 +20,6 @@ from machine.errors import (
     MachineError,
     StateError,
 )
-from machine.events import CUT_CODES
 from machine.ids import ErrorCode
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")

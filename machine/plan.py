@@ -23,7 +23,7 @@ from machine.graph_order import topological
 from machine.ids import OpId, OpPath, StateId
 from machine.ignore import Ignore
 from machine.model_prices import spending_of
-from machine.plan_checks import by_tag, check_key
+from machine.plan_checks import by_tag, check_cleanup, check_key
 from machine.plan_input import input_class
 from machine.plan_shape import order_of, parts_of, shape_of
 from machine.recorded_clients import Chosen, clients_of
@@ -34,6 +34,7 @@ from machine.state import (
     OnError,
     OnUncertain,
     PlanState,
+    RunsOn,
     SideEffects,
     State,
     StateMeta,
@@ -46,7 +47,10 @@ _UNNAMED: Final[Any] = object()
 
 @attrs.frozen(eq=False)
 class Graph:
-    """A validated plan: immutable. `order` is topological, ties broken by declaration."""
+    """A validated plan: immutable. `order` is topological, ties broken by declaration.
+
+    `cleanup` holds the cleanup states in their order, which are the last ones of `order`, each with what it is for.
+    """
 
     op_id: str
     version: str
@@ -56,21 +60,38 @@ class Graph:
     plan_id: str
     packed_shape: tuple[bytes, int] = attrs.field(repr=False)
     """The bytes of the shape, compressed, and their number: they are much alike, and seldom asked for."""
+    cleanup: Mapping[str, RunsOn] = MappingProxyType({})
     input: type | None = attrs.field(default=None, eq=False, repr=False)
     """The class of the input, which is no part of the shape."""
 
     @functools.cached_property
+    def work(self) -> tuple[str, ...]:
+        """The states that are no cleanup states, in the order of the plan."""
+        return self.order[: len(self.order) - len(self.cleanup)]
+
+    @functools.cached_property
+    def cleans_after(self) -> Mapping[str, tuple[str, ...]]:
+        """The states that each cleanup state was declared to follow and that are none, in the order of the plan."""
+        found: dict[str, list[str]] = {state_id: [] for state_id in self.cleanup}
+        place = {state_id: number for number, state_id in enumerate(self.order)}
+        for earlier, later in sorted(self.edges, key=lambda edge: place[edge[0]]):
+            if later in found and earlier not in found:
+                found[later].append(earlier)
+        return {state_id: tuple(before) for state_id, before in found.items()}
+
+    @functools.cached_property
     def parents(self) -> Mapping[str, tuple[str, ...]]:
-        """The states that each state follows directly, in the order of the plan."""
+        """The states that each state follows directly, in the order of the plan: none for a cleanup state."""
         found: dict[str, list[str]] = {state_id: [] for state_id in self.order}
         place = {state_id: number for number, state_id in enumerate(self.order)}
         for earlier, later in sorted(self.edges, key=lambda edge: place[edge[0]]):
-            found[later].append(earlier)
+            if later not in self.cleanup:
+                found[later].append(earlier)
         return {state_id: tuple(parents) for state_id, parents in found.items()}
 
     @functools.cached_property
     def children(self) -> Mapping[str, tuple[str, ...]]:
-        """The states that follow each state directly, in the order of the plan."""
+        """The states that follow each state directly, in the order of the plan, but for cleanup states."""
         found: dict[str, list[str]] = {state_id: [] for state_id in self.order}
         for state_id in self.order:
             for parent in self.parents[state_id]:
@@ -183,6 +204,7 @@ class Plan:
         timeout: float | None = ...,
         on_uncertain: str = ...,
         reconcile: Handler | None = ...,
+        run: str = ...,
         on_error: str = ...,
         preview: Any = ...,
     ) -> Callable[[Handler], PlanState]: ...
@@ -201,6 +223,7 @@ class Plan:
         timeout: float | None = None,
         on_uncertain: str = OnUncertain.RETRY,
         reconcile: Handler | None = None,
+        run: str = RunsOn.SUCCESS,
         on_error: str = OnError.FAIL,
         preview: Any = None,
     ) -> PlanState | Callable[[Handler], PlanState]:
@@ -225,6 +248,7 @@ class Plan:
                     timeout=timeout,
                     on_uncertain=on_uncertain,
                     reconcile=reconcile,
+                    run=run,
                     on_error=on_error,
                     preview=preview,
                 )
@@ -319,6 +343,7 @@ def _validated(plan: Plan) -> Graph:
                     hint=did_you_mean(end, states),
                 )
     ordered = tuple(sorted(edges))
+    check_cleanup(states, ordered)
     order = topological(list(states), ordered)
     shape = canonical.encode(_shape(states, ordered))
     return Graph(
@@ -329,7 +354,8 @@ def _validated(plan: Plan) -> Graph:
         order,
         canonical.artifact_id(shape),
         (zlib.compress(shape, 1), len(shape)),
-        plan.input,
+        {state_id: states[state_id].meta.run for state_id in order if states[state_id].meta.cleanup},
+        input=plan.input,
     )
 
 
@@ -354,10 +380,11 @@ def recorded_graph(shape_bytes: bytes) -> Graph:
     """
     plan_id = canonical.artifact_id(shape_bytes)
     shape = shape_of(plan_id, shape_bytes)
-    _, edges = parts_of(shape)
-    return Graph(
-        "", "", {}, tuple(edges), order_of(shape), plan_id, (zlib.compress(shape_bytes, 1), len(shape_bytes))
-    )
+    metas, edges = parts_of(shape)
+    order = order_of(shape)
+    cleanup = {state_id: RunsOn(metas[state_id]["run"]) for state_id in order if "run" in metas[state_id]}
+    packed = zlib.compress(shape_bytes, 1), len(shape_bytes)
+    return Graph("", "", {}, tuple(edges), order, plan_id, packed, cleanup)
 
 
 def _earlier_state(state_id: str, meta: Mapping[str, Any], now: PlanState | None) -> PlanState:

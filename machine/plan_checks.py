@@ -1,11 +1,33 @@
-"""The rules of a plan that concern one state: its idempotency key, and the states that its tags name."""
+"""The rules for the states of a plan that need more than one declaration, or the whole of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from machine.errors import Code, PlanError
 from machine.state import DependsOnStrategy, PlanState, SideEffects
+
+
+def check_cleanup(states: Mapping[str, PlanState], edges: Iterable[tuple[str, str]]) -> None:
+    """Refuse a cleanup state that part of the work depends on, or that is declared before part of the work."""
+    cleanup = [state.id for state in states.values() if state.meta.cleanup]
+    for earlier, later in edges if cleanup else ():
+        if earlier in cleanup and later not in cleanup:
+            raise PlanError(
+                f"{later} follows {earlier}, which is a cleanup state: it runs when the work is over",
+                code=Code.INVALID_CLEANUP,
+                hint=f"let {later} follow another state, or make it a cleanup state as well, with run=",
+            )
+    if cleanup and cleanup != list(states)[-len(cleanup) :]:
+        last = next(state_id for state_id in reversed(list(states)) if state_id not in cleanup)
+        raise PlanError(
+            f"{cleanup[0]} is a cleanup state, and {last}, which is none, is declared after it",
+            code=Code.INVALID_CLEANUP,
+            hint="declare the cleanup states last, in the order in which they are to run",
+        )
+    if len(cleanup) == len(states):
+        text = f"{cleanup[0]} and all other states are cleanup states: there is no work to clean up after"
+        raise PlanError(text, code=Code.INVALID_CLEANUP, hint="declare a state without run=")
 
 
 def check_key(state: PlanState) -> None:

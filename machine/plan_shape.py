@@ -32,14 +32,16 @@ def order_of(shape: Mapping[str, Any]) -> tuple[str, ...]:
 
 def shape_of(plan_id: str, data: bytes) -> dict[str, Any]:
     """Return the `Graph.shape()` that an artifact holds. Raises `CorruptionError` when it is invalid."""
+    of_cleanup: dict[str, bool] = {}
     try:
         shape = canonical.decode(data)
         metas, edges = parts_of(shape)
         fits = shape.keys() == {"states", "edges"} and 0 < len(metas) == len(shape["states"])
         for state_id, meta in metas.items():
             StateId(state_id)
-            StateMeta().as_recorded(meta)
-        topological(list(metas), tuple(edges))
+            of_cleanup[state_id] = StateMeta().as_recorded(meta).cleanup
+        last = [of_cleanup[state_id] for state_id in topological(list(metas), tuple(edges))]
+        fits = fits and last == sorted(last) and not last[0]
     except (CodecError, LookupError, TypeError, ValueError, AttributeError):
         fits = False
     if not fits:

@@ -13,13 +13,14 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, runtime_ch
 import attrs
 
 from machine import codec
-from machine.callee import Callee, callee_of, reconcile_callee
+from machine.callee import OF_CLEANUP, OF_WORK, Callee, callee_of, reconcile_callee
 from machine.config import LONGEST_SECONDS, RetryPolicy
 from machine.errors import Code, IdError, PlanError, StateError
 from machine.ids import OpId, StateId, Tag
 
 Handler: TypeAlias = Callable[..., Any]
-"""A function with any of the parameters `ctx`, `io` and `rec`; for `reconcile`, of `ctx`, `io` and `effect`."""
+"""A function with any of the parameters `ctx`, `io` and `rec`, of a cleanup state also `failure`; for `reconcile`,
+of `ctx`, `io` and `effect`."""
 IdempotencyKey: TypeAlias = str | Callable[[Any], str]
 
 
@@ -50,11 +51,24 @@ class DependsOnStrategy(StrEnum):
     """All of them: the last to succeed is not known in advance, so each must have ended."""
 
 
+class RunsOn(StrEnum):
+    """The ends of a run's work that a state is for."""
+
+    SUCCESS = "on_success"
+    """It is part of the work: it runs when the states before it have succeeded."""
+    ALWAYS = "always"
+    """A cleanup state, which runs after the work however that has ended."""
+    FAILURE = "on_failure"
+    """A cleanup state, which runs unless the work has succeeded: after a failure, a cancellation or a limit."""
+
+
 class OnError(StrEnum):
     """The treatment of a state that has failed for good."""
 
     FAIL = "fail"
     """The run fails."""
+    SKIP = "skip"
+    """The state is skipped, and the run goes on."""
     PAUSE = "pause"
     """The run is paused, until a person lets it go on."""
 
@@ -143,6 +157,10 @@ def _on_uncertain(value: str) -> OnUncertain:
     return _member(OnUncertain, "on_uncertain", value)
 
 
+def _runs_on(value: str) -> RunsOn:
+    return _member(RunsOn, "run", value)
+
+
 def _on_error(value: str) -> OnError:
     return _member(OnError, "on_error", value)
 
@@ -155,8 +173,8 @@ class StateMeta:
     effect is sent with, or a function that computes it from the context; `on_uncertain` selects the treatment of an
     effect whose outcome a crash has hidden, and `reconcile` is its function `(ctx, io, effect)`, which returns
     `effect.happened(response)` or `effect.not_done()`. `preview` is the outcome of its effects in a dry run, or a
-    function `(ctx, request)` that returns it, `NotImplemented` for one that it does not know. `on_error` says what
-    becomes of the run when the state has failed for good.
+    function `(ctx, request)` that returns it, `NotImplemented` for one that it does not know. `run` makes a cleanup
+    state, and `on_error` says what becomes of the run when the state has failed for good.
     """
 
     tags: tuple[Tag, ...] = attrs.field(default=(), converter=_tags)
@@ -170,8 +188,23 @@ class StateMeta:
     timeout: float | None = attrs.field(default=None)
     on_uncertain: OnUncertain = attrs.field(default=OnUncertain.RETRY, converter=_on_uncertain)
     reconcile: Handler | None = attrs.field(default=None)
-    on_error: OnError = attrs.field(default=OnError.FAIL, converter=_on_error)
     preview: Any = attrs.field(default=None)
+    run: RunsOn = attrs.field(default=RunsOn.SUCCESS, converter=_runs_on)
+    on_error: OnError = attrs.field(default=OnError.FAIL, converter=_on_error)
+
+    @on_error.validator
+    def _check_on_error(self, _: Any, value: Any) -> None:
+        if value is not OnError.FAIL and self.cleanup:
+            raise PlanError(
+                f'on_error="{value}" says nothing about a cleanup state: its failure never ends the run',
+                code=Code.INVALID_CLEANUP,
+                hint="leave one of the two out",
+            )
+
+    @property
+    def cleanup(self) -> bool:
+        """True for a cleanup state."""
+        return self.run is not RunsOn.SUCCESS
 
     @timeout.validator
     def _check_timeout(self, _: Any, value: Any) -> None:
@@ -231,6 +264,7 @@ class StateMeta:
             timeout=meta["timeout"],
             on_uncertain=on_uncertain if reconciles else meta["on_uncertain"],
             reconcile=self.reconcile if reconciles else None,
+            run=meta.get("run", RunsOn.SUCCESS),
             on_error=meta.get("on_error", OnError.FAIL),
             preview=self.preview if "preview" in meta else None,
         )
@@ -257,7 +291,8 @@ class StateMeta:
             "retry": codec.to_json(self.retry) if self.retry else None,
             "timeout": self.timeout,
             "on_uncertain": self.on_uncertain.value,
-            # absent at its default, so that the plans of earlier versions keep their ids
+            # absent at their defaults, so that the plans of earlier versions keep their ids
+            **({"run": self.run.value} if self.cleanup else {}),
             **({"on_error": self.on_error.value} if self.on_error is not OnError.FAIL else {}),
             **preview,
         }
@@ -294,7 +329,10 @@ class PlanState:
         eq=False,
         repr=False,
         default=attrs.Factory(
-            lambda self: callee_of(f"the handler of {self.id}", self.handler), takes_self=True
+            lambda self: callee_of(
+                f"the handler of {self.id}", self.handler, OF_CLEANUP if self.meta.cleanup else OF_WORK
+            ),
+            takes_self=True,
         ),
     )
     """The handler, with the parameters that it takes."""

@@ -17,6 +17,7 @@ from machine.errors import Code, RunError, UsageError
 from machine.recordings import compare_with_code as comparison
 from machine.recordings import fork as forking
 from machine.recordings import replay as reproduce
+from machine.recordings import retry as retrying
 from machine.recordings import schedules as scheduling
 from machine.recordings import verify as verifying
 from machine.recordings.double_run import seconded
@@ -90,6 +91,7 @@ dry_run = _plain(seconded(answered(dry.dry_run, "answers_from")), drives=True)
 apply = _plain(seconded(applying.apply), drives=True)
 resume = _plain(seconded(start_and_resume.resume), drives=True)
 fork = _plain(forking.fork, drives=True)
+retry = _plain(retrying.retry, drives=True)
 replay = _plain(reproduce.replay)
 schedules = _plain(scheduling.schedules)
 compare = _plain(comparison.compare)

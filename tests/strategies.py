@@ -20,6 +20,7 @@ from machine.config import (
 )
 from machine.errors import ErrorCategory, ErrorInfo
 from machine.events import (
+    CleanupBegun,
     DomainEventRecorded,
     EffectIntended,
     FactError,
@@ -41,6 +42,7 @@ from machine.events import (
 from machine.ids import OpId, Tag
 from machine.kernel.decide import decide
 from machine.kernel.decisions import (
+    BeginCleanup,
     CompleteRun,
     Done,
     EnterState,
@@ -50,6 +52,7 @@ from machine.kernel.decisions import (
     StartRun,
 )
 from machine.kernel.history import History
+from machine.kernel.state_history import failed_and_skipped
 from machine.plan import Plan
 from machine.waits import (
     WAIT_KINDS,
@@ -133,7 +136,10 @@ EVENTS_BY_KIND = {
     EffectIntended: st.builds(EffectIntended, TEXT, HASHES, TEXT, STATE_IDS, SMALL),
     WaitBegun: st.builds(WaitBegun, TEXT, NAMES, HASHES, STATE_IDS, SMALL),
     LimitReached: st.builds(LimitReached, NAMES, TEXT),
-    RunCompleted: st.builds(RunCompleted, NAMES, st.none() | HASHES),
+    CleanupBegun: st.builds(CleanupBegun, NAMES, HASHES, st.none() | ERRORS),
+    RunCompleted: st.builds(
+        RunCompleted, NAMES, st.none() | HASHES, st.none() | ERRORS, skipped=st.none() | SMALL
+    ),
     RunSuspended: st.builds(
         RunSuspended,
         st.lists(
@@ -231,6 +237,28 @@ def graphs(draw):
     return plan_of(count, edges, **keywords).graph
 
 
+@st.composite
+def graphs_with_cleanup(draw):
+    """Draw a valid graph of 1 to 4 states, of which some may be skipped when they fail, and 1 to 3 of cleanup."""
+    work, cleanup = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    edges = draw(acyclic_edges(work))
+    keywords = {
+        f"s{number}": {
+            "tags": draw(st.lists(st.sampled_from(PLAN_TAGS), max_size=1)),
+            "retry": draw(st.none() | RETRY_POLICIES),
+            "on_error": draw(st.sampled_from(["fail", "fail", "skip"])),
+        }
+        for number in range(work)
+    }
+    for number in range(work, work + cleanup):
+        keywords[f"s{number}"] = {
+            "run": draw(st.sampled_from(["always", "on_failure"])),
+            "retry": draw(st.none() | RETRY_POLICIES),
+        }
+        edges += [(earlier, number) for earlier in draw(st.sets(st.integers(0, number - 1), max_size=2))]
+    return plan_of(work + cleanup, edges, **keywords).graph
+
+
 RUN_CONFIGS = st.builds(
     RunConfig,
     retry_policy=RETRY_POLICIES,
@@ -271,8 +299,12 @@ class Simulation:
         return [entry.event for entry in self.entries if isinstance(entry.event, kind)]
 
 
-def simulate(graph, config, script=(), **informational):
-    """Drive a run to its end; each attempt records one fact and ends as `script` says, then all complete."""
+def simulate(graph, config, script=(), *, cancels=(), **informational):
+    """Drive a run to its end; each attempt records one fact and ends as `script` says, then all complete.
+
+    `cancels` are the numbers of decisions before which it is asked to end cancelled.
+    """
+    cancel = False
     run = Simulation([], [], History())
     endings = iter(script)
 
@@ -281,9 +313,13 @@ def simulate(graph, config, script=(), **informational):
         run.history.advance(run.entries[-1])
 
     while True:
-        decision = decide(graph, config, run.history)
+        cancel = cancel or (len(run.decisions) in cancels and run.history.started is not None)
+        decision = decide(graph, config, run.history, cancel=cancel)
         run.decisions.append(decision)
         match decision:
+            case BeginCleanup(status, base, error):
+                emit(CleanupBegun(status.value, base, error))
+                cancel = False
             case StartRun():
                 emit(RunStarted(graph.op_id, artifact_id(b"manifest"), graph.plan_id, artifact_id(b"input")))
             case RecoverOrphan(state_id):
@@ -308,7 +344,8 @@ def simulate(graph, config, script=(), **informational):
                         emit(StateFailed(state_id, error_of("state_timeout")))
                     case "crash":
                         pass
-            case CompleteRun(status, final_snapshot_id):
-                emit(RunCompleted(status.value, final_snapshot_id))
+            case CompleteRun(status, final_snapshot_id, error):
+                skipped = failed_and_skipped(run.history.states) or None
+                emit(RunCompleted(status.value, final_snapshot_id, error, None, skipped))
             case Done():
                 return run

@@ -222,6 +222,7 @@ def test_any_bytes_give_an_entry_or_a_log_error(data):
 def test_the_kernel_events_are_those_of_the_contract():
     assert {
         "run_started",
+        "cleanup_begun",
         "state_entered",
         "state_completed",
         "state_skipped",

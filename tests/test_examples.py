@@ -19,12 +19,13 @@ import pytest
 
 import machine
 from machine import RunConfig, codec, new_run_id, open_store, replay, resume, run, verify
-from machine.config import Limits
+from machine.config import FanOutJoin, Limits, Sequential
 from machine.io.files import FileTransport
 from machine.io.request_fields import pack
 from machine.io.transport import BaseTransport
 from machine.kernel.history import fold
 from machine.policy import read_policy
+from machine.testing import crash_matrix
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 REPORT, PRICES = EXAMPLES / "repo_report.py", EXAMPLES / "price_watch.py"
@@ -627,6 +628,58 @@ def test_a_killed_report_is_resumed_to_the_same_result(slow, last, intents, url,
     assert resume(run_id, plan=plan, store=store).digest == result.digest, (
         "a run that has ended stays as it is"
     )
+
+
+# -- the trip that is booked, and cancelled in reverse order ------------------------------------------------
+
+
+@pytest.fixture
+def trip(tmp_path):
+    """Return the example, and what makes the input of a trip some part of which is sold out."""
+    module = load(EXAMPLES / "booking.py")
+
+    def desk(*sold_out):
+        path = tmp_path / "desk.json"
+        path.write_text(json.dumps({"done": [], "sold_out": sold_out}))
+        return {"desk": str(path), "trip": "oslo"}
+
+    return module, desk
+
+
+def done(given):
+    return [key.partition("/")[2] for key in json.loads(Path(given["desk"]).read_text())["done"]]
+
+
+@pytest.mark.parametrize("mode", [Sequential(), FanOutJoin(3)], ids=["sequential", "concurrent"])
+@pytest.mark.parametrize(
+    ("part", "then"),
+    [
+        ("flight", []),
+        ("hotel", ["flight", "no flight"]),
+        ("car", ["flight", "hotel", "no hotel", "no flight"]),
+        ("nothing", ["flight", "hotel", "car"]),
+    ],
+)
+def test_what_was_booked_is_cancelled_in_reverse_order(trip, mode, part, then):
+    module, desk = trip
+    given = desk(part)
+    with open_store("memory://") as store:
+        result = run(module.plan, input=given, store=store, config=RunConfig(execution_mode=mode))
+        assert result.status == ("completed" if part == "nothing" else "failed")
+        assert done(given) == then
+        assert result.skipped == (() if part == "flight" else ("booking.tell.weather",))
+        assert replay(result.run_id, plan=module.plan, store=store).identical
+        assert verify(result.run_id, store=store).problems == ()
+    assert done(given) == then  # a replay books and cancels nothing
+
+
+@pytest.mark.slow
+def test_a_trip_that_fails_is_killed_everywhere_and_cancelled_all_the_same(trip):
+    module, desk = trip
+    matrix = crash_matrix(
+        module.plan, input=desk("car"), faults=["killed_before_append", "killed_after_return"]
+    )
+    assert matrix.safe, matrix.render()
 
 
 # -- the research agent ----------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ RANKS = {
     **dict.fromkeys(
         (
             *(
+                "callee",
                 "config",
                 "ignore",
                 "recorded_clients",
@@ -186,7 +187,7 @@ def test_the_former_home_of_base_transport_still_has_it():
 
 
 def test_the_face_is_small_and_every_error_says_that_it_is_one():
-    assert len(machine.__all__) <= 60
+    assert len(machine.__all__) <= 61
     every = [
         thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)
     ]

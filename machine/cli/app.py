@@ -30,6 +30,10 @@ COMMANDS: Final = {
         "machine.cli.fork:fork",
         "Start a run that shares the first events of another, and continue it live.",
     ),
+    "retry": (
+        "machine.cli.retry:retry",
+        "Go on from where a run failed, as a new run with the present code.",
+    ),
     "apply": ("machine.cli.apply:apply", "Start the run that a dry run has shown."),
     "cancel": ("machine.cli.cancel_and_resolve:cancel", "End a run cancelled."),
     "pause": ("machine.cli.pause_and_continue:pause", "Put a run away until `machine continue`."),

@@ -19,6 +19,7 @@ from machine.codec import to_json
 from machine.engine.open_wait_info import waits_of
 from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
+from machine.kernel.run_status import FINAL_STATUSES
 
 
 def resolve(
@@ -81,9 +82,11 @@ def cancel(
 ) -> int:
     """End a run cancelled.
 
-    The process that drives it interrupts its attempts, kills the programs it started and ends the run; a run
-    that nobody drives is ended here. A cancelled run cannot be resumed, unlike one that was stopped with
-    Ctrl-C. With --where, every unfinished run that the filter selects is cancelled, one after the other.
+    The process that drives it interrupts its attempts, kills the programs it started, does the cleanup of the run
+    and ends it; a run that nobody drives is ended here, or left to whoever resumes it where it has a cleanup.
+    Cancelling a run during its cleanup ends it without the rest of that. A cancelled run cannot be resumed, unlike
+    one that was stopped with Ctrl-C. With --where, every unfinished run that the filter selects is cancelled, one
+    after the other.
 
     Parameters
     ----------
@@ -111,4 +114,7 @@ def cancel(
         session.out.json({"run_id": run_id, "status": result.status, "digest": result.digest})
     else:
         session.out.pairs([("run", run_id), ("status", (result.status, STYLES.get(result.status, "")))])
+    if result.status not in FINAL_STATUSES:
+        session.note("its cleanup is left", session.command("resume", run_id))
+        return Exit.OK
     return Exit.OK if result.status == "cancelled" else Exit.FAILED

@@ -189,12 +189,16 @@ class Session:
     def go_on(
         self, run: str, fork_at: int | None, target: str | None = None, limit: str | None = None
     ) -> None:
-        """Print the command that continues from a failed state, or past a limit, if there is one."""
+        """Print the command that continues from a failed state, or past a limit, if there is one.
+
+        A run in a bundle is forked: only a store can say that a run has been retried.
+        """
         if fork_at is not None:
             named = ["--target", target] if target else []
             more = [] if limit is None else ["--limit", f"{limit}=MORE"]
             words = "once it is repaired" if limit is None else "to go on"
-            self.note(words, self.command("fork", run, "--at", str(fork_at), *more, *named))
+            how = ["fork", run, "--at", str(fork_at)] if names_bundle(run) else ["retry", run]
+            self.note(words, self.command(*how, *more, *named))
 
     def note(self, name: str, text: str) -> None:
         """Print one remark on stderr, unless the output is for a program."""

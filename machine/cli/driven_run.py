@@ -18,6 +18,7 @@ from machine.cli.command_session import Session
 from machine.cli.dry_run_report import DryReportText
 from machine.cli.error_report import RUN_EXITS, Cancelled, Exit
 from machine.cli.output import STYLES, Output, clean, compact, duration, short
+from machine.cli.state_text import short_state
 from machine.cli.wait_text import tell_waits
 from machine.engine.open_wait_info import waits_of
 from machine.engine.run_reader import PastRun
@@ -104,6 +105,14 @@ def driven(
         else:
             session.note("then", session.command("resume", run_id))
         return code
+    if result.skipped:
+        names = ", ".join(map(short_state, result.skipped))
+        session.note("note", f"the run went on without {names}, which failed")
+    if (failed := ((result.error and result.error.details) or {}).get("cleanup")) and isinstance(
+        failed, dict
+    ):
+        names = ", ".join(map(short_state, failed))
+        session.note("note", f"the cleanup failed in {names}; {session.command('show', run_id)} tells of it")
     if result.error is not None and result.status != "completed":
         trace = reporter.trace_of(result.error).splitlines()
         # the line of the handler, and the one that raised: often in a library, where there is nothing to repair

@@ -14,6 +14,7 @@ from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
 from machine.events import (
     EVENT_TYPES,
+    CleanupBegun,
     DomainEventRecorded,
     EffectIntended,
     Entry,
@@ -136,7 +137,7 @@ def _detail(event: Event) -> str:
             return event.by if event.plan_id is None else f"{event.by}, plan {short(event.plan_id)}"
         case LimitReached():
             return f"{event.name} {event.value}"
-        case RunCompleted():
+        case CleanupBegun() | RunCompleted():
             error = event.error
             return event.status if error is None else f"{event.status}: {error.code}: {error.message}"
 

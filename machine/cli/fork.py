@@ -80,7 +80,7 @@ def fork(
                 target=loaded.target,
                 limits=limits,
             )
-            return found.result, _ForkReport(found)
+            return found.result, ForkReport(found)
 
         return driven(session, store, fork_id, quiet, drive, target=target)
 
@@ -127,7 +127,7 @@ def _is_json(text: str) -> bool:
 
 
 @attrs.frozen
-class _ForkReport:
+class ForkReport:
     """The report of a fork."""
 
     found: ForkResult

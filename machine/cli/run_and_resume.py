@@ -34,11 +34,12 @@ from machine.cli.policy import PolicyFile, policy_of
 from machine.config import FanOutJoin, OnFailure, RunConfig, Sequential, UndeclaredIo, check_startable
 from machine.engine.dry_run import DryRun
 from machine.engine.new_run_id import new_run_id
+from machine.engine.retry_chain import latest_retry
 from machine.engine.run_keeper import LEASE_SECONDS
 from machine.engine.run_result import RunResult
 from machine.errors import Code, CodecError, ConfigError, UsageError
 from machine.ids import ContextKey
-from machine.kernel.run_status import FINAL_STATUSES
+from machine.kernel.run_status import FINAL_STATUSES, RunStatus
 from machine.labels import parsed
 from machine.limits import limits_of
 
@@ -275,6 +276,8 @@ def resume(
         status = store.run_row(run_id).status
         if status in FINAL_STATUSES:
             session.note("note", f"the run is over ({status}) and is left as it is")
+            if status == RunStatus.FAILED and latest_retry(store, run_id) != run_id:
+                session.note("retried as", latest_retry(store, run_id))
 
         def drive(reporter: progress.Progress) -> tuple[RunResult, None]:
             result = machine.resume(

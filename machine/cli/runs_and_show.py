@@ -16,33 +16,33 @@ from machine.cli.child_text import child_of, tell_children
 from machine.cli.command_session import Flag, Injected, Repeated, RunOrBundle, Session, names_bundle
 from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
+from machine.cli.run_rows import RUN_PREFIX, has_notes, notes_of, selected
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
 from machine.engine.dry_report import is_dry_run, report_of
-from machine.engine.filter_text import All, Comparison, Condition, parsed
-from machine.engine.filtered_runs import Found, filtered
+from machine.engine.filter_text import All, Comparison, parsed
+from machine.engine.filtered_runs import Found
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import applied_from, facts_from
-from machine.engine.run_reader import PastRun, parent_of
+from machine.engine.retry_chain import retried_by, retry_of
+from machine.engine.run_reader import PastRun, parent_of, skipped_in
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEntered
 from machine.exception_causes import causes_text, error_json
+from machine.kernel.cleanup import error_of
 from machine.kernel.retry_and_skip import fork_point
-from machine.kernel.run_index import RunRow
 from machine.kernel.run_status import INTERRUPTED, RunStatus
 from machine.kernel.state_history import StateStatus
 from machine.kernel.usage import limit_of
 from machine.labels import LABELS, labels_in
 from machine.labels import parsed as parsed_labels
-from machine.stores.base import Message, RunPage, Store
+from machine.stores.base import Message
 from machine.waits import EffectWait
 
 _FAILED = frozenset({StateStatus.FAILED, StateStatus.WAITING})
-_RUN_PREFIX = 18
-"""Characters of a run id that are shown in a list: its milliseconds and its counter."""
 
 
 def runs(
@@ -90,13 +90,22 @@ def runs(
             more = [
                 Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
             ]
-            page, unreadable = _where(store, All((parsed(where), *more)), wanted, segments, limit)
+            page, unreadable = selected(store, All((parsed(where), *more)), wanted, segments, limit)
+        skipped = {row.run_id: skipped_in(store, row) for row in page.rows}
     for found in unreadable:
         text = clean(found.error.info.message) if found.error is not None else ""
         session.note("left out", f"{found.row.run_id} cannot be read: {text}")
     if session.as_json:
         left_out = {"unreadable": [found.row.run_id for found in unreadable]} if where is not None else {}
-        rows = [{**row._asdict(), LABELS: labels_in(row.labels)} for row in page.rows]
+        rows = [
+            {
+                **row._asdict(),
+                LABELS: labels_in(row.labels),
+                "skipped": skipped[row.run_id],
+                "retry_of": retried_by(row.invocation_key),
+            }
+            for row in page.rows
+        ]
         session.out.json({"runs": rows, "more": page.cursor is not None, **left_out})
         return 0
     if not page.rows:
@@ -106,15 +115,20 @@ def runs(
         return 0
     labelled = any(row.labels for row in page.rows)
     session.out.table(
-        ["RUN", "STATUS", "EVENTS", "STARTED", "OP", *(["LABELS"] if labelled else [])],
+        [
+            *("RUN", "STATUS", "EVENTS", "STARTED", "OP"),
+            *(["LABELS"] if labelled else []),
+            *([""] if has_notes(page.rows, skipped) else []),
+        ],
         [
             (
-                row.run_id[:_RUN_PREFIX],
+                row.run_id[:RUN_PREFIX],
                 (clean(row.status), STYLES.get(row.status, "")),
                 f"{row.head_seq:>6}",
                 moment(row.created_ms),
                 clean(row.op_id) + (f", segment {row.segment}" if row.segment else ""),
                 *([_labels_text(labels_in(row.labels))] if labelled else []),
+                *([notes_of(row, skipped)] if has_notes(page.rows, skipped) else []),
             )
             for row in page.rows
         ],
@@ -122,22 +136,6 @@ def runs(
     if page.cursor is not None:
         session.note("note", f"there are more; --limit {limit * 10} shows them")
     return 0
-
-
-def _where(
-    store: Store, condition: Condition, labels: Mapping[str, str], segments: bool, limit: int
-) -> tuple[RunPage, list[Found]]:
-    """Return the newest runs for which a condition holds, and those whose log cannot be read."""
-    rows: list[RunRow] = []
-    unreadable: list[Found] = []
-    for found in filtered(store, condition, labels=labels, segments=segments):
-        if found.error is not None:
-            unreadable.append(found)
-        elif len(rows) == limit:
-            return RunPage(rows, rows[-1].run_id), unreadable
-        else:
-            rows.append(found.row)
-    return RunPage(rows, None), unreadable
 
 
 def show(run: RunOrBundle, /, *, session: Injected) -> int:
@@ -148,6 +146,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
     with session.reading(run) as (store, run_id):
         log = PastRun.read(run_id, store)
         waits, kept, children = waits_of(log), unconsumed(log), listed_children(log)
+        retried = None if names_bundle(run) else retry_of(store, run_id)
         chain = place_of(log)
         dry = DryReportText(report_of(store, run_id, log)) if is_dry_run(log) else None
         answers = answers_of(log)
@@ -161,6 +160,7 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
             "unconsumed": list(map(_message_json, kept)),
             "child_of": child_of(log),
             "children": [attrs.asdict(child) for child in children],
+            "retried_as": retried,
             "chain": chain,
             "applied_from": applied_from(log.entries[0]),
             "dry_run": None if dry is None else dry.as_json(),
@@ -181,7 +181,10 @@ def show(run: RunOrBundle, /, *, session: Injected) -> int:
         known = built is not None and built.target is not None
         name = run if names_bundle(run) else log.run_id
         limit = limit_of(log.history.error)
-        session.go_on(name, fork_point(log.history), None if known else "TARGET", limit)
+        if retried is not None:
+            session.note("retried as", retried)
+        else:
+            session.go_on(name, fork_point(log.history), None if known else "TARGET", limit)
     return 0
 
 
@@ -213,10 +216,8 @@ def _as_json(
         if isinstance(entry.event, StateEntered)
     }
     states = [{**state, DRIVER: drivers.get(str(state["state_id"]))} for state in states]
-    failed = [state for state in states if state["status"] == "failed"]
-    error = failed[-1]["error"] if failed else None
-    if history.error is not None:
-        error = error_json(history.error)
+    found = error_of(history)
+    error = None if found is None else error_json(found)
     return {
         "run_id": log.run_id,
         "status": str(status),
@@ -357,7 +358,12 @@ def _forked_from(log: PastRun) -> list[tuple[str, Cell]]:
         return [("applies", f"the dry run {clean(shown_by)}")]
     if source is not None:
         return [("facts", f"from {clean(source)}")]
-    return [("forked", f"from {clean(parent[0])} at event {parent[1]}")] if parent else []
+    if parent is None:
+        return []
+    key = log.entries[0].info.get("invocation_key")
+    if isinstance(key, str) and retried_by(key) == parent[0]:
+        return [("retry of", clean(parent[0]))]
+    return [("forked", f"from {clean(parent[0])} at event {parent[1]}")]
 
 
 def _row(log: PastRun, index: int) -> tuple[Cell, ...]:

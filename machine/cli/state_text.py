@@ -8,7 +8,7 @@ from machine.cli.output import clean
 from machine.did_you_mean import did_you_mean
 from machine.engine.run_reader import PastRun
 from machine.errors import Code, UsageError
-from machine.kernel import retry_and_skip, state_history
+from machine.kernel import cleanup, retry_and_skip, state_history
 from machine.kernel.history import History
 from machine.kernel.state_history import StateStatus
 
@@ -51,5 +51,11 @@ def skipped_text(reason: str) -> str:
             return f"{short_state(name)} did not go on to it"
         case state_history.UNREACHABLE:
             return f"it follows {short_state(name)}, which was skipped"
+        case state_history.FAILED_WITH:
+            return f"it failed: {clean(name)}"
+        case cleanup.NOT_BEGUN:
+            return f"{short_state(name)}, after which it cleans up, did not begin"
+        case _ if reason == cleanup.NO_FAILURE:
+            return "nothing failed"
         case _:
             return clean(reason)

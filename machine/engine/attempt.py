@@ -34,6 +34,7 @@ from machine.io.run_controls import RunControls
 from machine.io.settle_barrier import SettleBarrier
 from machine.io.step_threads import threads_left, wait_for_threads
 from machine.io.transport import Transport
+from machine.kernel.cleanup import failure_of
 from machine.kernel.context import Context
 from machine.kernel.known_after_apply import DryContext
 from machine.kernel.snapshot import Snapshot
@@ -193,8 +194,16 @@ class Attempts:
         self, scope: AttemptScope, ctx: Context, io: IoProvider, rec: Recorder, cancellations: Cancellations
     ) -> Coroutine[Any, Any, Any]:
         state = scope.state
+        failure = failure_of(self.log.history) if state.meta.cleanup else None
         call = self.runner.call(
-            scope, state.callee, ctx, io, rec, plain=state.blocking, cancellations=cancellations
+            scope,
+            state.callee,
+            ctx,
+            io,
+            rec,
+            plain=state.blocking,
+            cancellations=cancellations,
+            failure=failure,
         )
         return call if state.meta.reconcile is None else self._reconciled(scope, io, call)
 

@@ -87,6 +87,11 @@ class Ending:
         chooses = outcome.goto is not None or outcome.skip
         not_taken = _not_taken(graph, state.id, outcome) if chooses else None
         given, next_id = outcome.next_run, None
+        if given is not None and state.meta.cleanup:
+            raise StateError(
+                f"{state.id} is a cleanup state, and only the work says that a run goes on as another",
+                code=Code.INVALID_OUTCOME,
+            )
         if given is not None:
             next_id = next_input_id(state.id, given, graph.input, self.secrets, payloads)
         snapshot = self._staged(base, payloads)

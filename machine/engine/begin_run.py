@@ -14,6 +14,7 @@ from machine.engine.driver_protocols import Opening
 from machine.engine.fork_prefix import SharedPast
 from machine.engine.new_run import is_same_request
 from machine.engine.new_run_id import new_run_id
+from machine.engine.retry_chain import stands_for
 from machine.engine.run_keeper import Keeper
 from machine.engine.run_result import RunResult
 from machine.engine.start_checks import refuse_used
@@ -79,7 +80,7 @@ class Start:
                 if not self.attach:
                     raise invocation_taken(key, run_id, taken)
                 self._refuse_other(store, taken, key)
-                result = await ways.resume(self.graph, store, taken, watched)
+                result = await ways.resume(self.graph, store, stands_for(store, taken), watched)
             except (
                 ConcurrencyError
             ) as exc:  # another process has just started it, or drives it: its result is ours too

@@ -105,6 +105,8 @@ async def cancel(
 ) -> RunResult:
     """Ask a run to end cancelled, and return its result once it has ended: of one that went on, its last segment.
 
+    A run with cleanup states does these first. One that nobody drives is left to whoever resumes it (`running`),
+    and one whose cleanup waits is `suspended`. A cancel of a run whose cleanup has begun ends it without the rest.
     The log has the `reason` and who asked (`by`, else the user of this process), with placeholders for secrets.
 
     The process that drives the run interrupts its attempts; a run that nobody drives is ended here. Raises

@@ -14,12 +14,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from machine.engine.in_process_waits import LOOK_SECONDS
+from machine.engine.stop_signal import Control
 from machine.io.settle_barrier import current_task
 from machine.kernel.decisions import AwaitAttempts, Decision, Done, EnterState
 
 
 class Driver(Protocol):
     """The driver of a run as the concurrent states see it; `engine/driver.py` (`Run`) is the only one."""
+
+    control: Control
 
     def decided(self) -> Decision:
         """Return the next decision of the run."""
@@ -67,7 +70,7 @@ class Concurrent:
 
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
-        while not self._done:
+        while not (self._done or self._driver.control.ending):
             try:
                 async with anyio.create_task_group() as group:
                     self.scope = group.cancel_scope
@@ -102,7 +105,12 @@ class Concurrent:
 
     async def _decisions(self, group: TaskGroup) -> None:
         """Perform decisions until all that remains is to make, or to await, attempts that were decided."""
-        while not isinstance(decision := self._driver.decided(), AwaitAttempts | Done):
+        while True:
+            if self._driver.control.ending:
+                return  # what is left is done once all attempts are interrupted
+            decision = self._driver.decided()
+            if isinstance(decision, AwaitAttempts | Done):
+                break
             if isinstance(decision, EnterState):
                 self.busy.add(decision.state_id)
                 self._begun.append(decision)

@@ -193,6 +193,8 @@ async def _driven(
             if begin is not None:
                 begin(log)
             watched.reporter.starting(keeper.run_id, graph)
+            if history.cleanup is not None:
+                keeper.control.begin_cleanup(history.cleanup_ms)
             keeper.listen(from_the_start=opening is None)
             children = children_of_run(store, keeper, config, watched, ways_of(changes), past=past)
             checks, may_go_on = None, log.goes_on or waiting.here or bool(children.woken(history))

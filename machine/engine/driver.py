@@ -23,10 +23,11 @@ from machine.engine.attempt_result import Ending, behind
 from machine.engine.cancellation_origin import Stopped
 from machine.engine.concurrent import Concurrent
 from machine.engine.driver_protocols import DrivenLog, Earlier, Family, Info, Opening, Second, TimedOut
+from machine.engine.events_of_decisions import end_of, events_of
 from machine.engine.handler_runner import HandlerRunner, Refuse
 from machine.engine.in_process_waits import answered_or
 from machine.engine.leftover_tasks import Leftovers
-from machine.engine.new_run import begin, going_on
+from machine.engine.new_run import begin
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
 from machine.engine.retry_delay import wait_for_retry
@@ -36,15 +37,12 @@ from machine.events import (
     ArtifactKind,
     Event,
     RetryScheduled,
-    RunCompleted,
-    RunResumed,
     RunSuspended,
     StateCompleted,
     StateEntered,
     StateFailed,
-    StateSkipped,
 )
-from machine.exception_to_error_info import interrupted, orphaned, suspended
+from machine.exception_to_error_info import interrupted, suspended
 from machine.io.attempt_scope import AttemptScope, Payloads
 from machine.io.handler_tasks import notice_tasks
 from machine.io.provider import IoProvider
@@ -55,17 +53,14 @@ from machine.io.settle_barrier import running_tasks
 from machine.io.transport import Transport
 from machine.kernel.decide import decide
 from machine.kernel.decisions import (
+    BeginCleanup,
     ChangePlan,
     CompleteRun,
     Decision,
     Done,
     EnterState,
-    LoseSecrets,
     ReachLimit,
-    RecoverOrphan,
-    ResumeRun,
     ScheduleRetry,
-    SkipState,
     StartRun,
     SuspendRun,
 )
@@ -78,7 +73,6 @@ from machine.plan import Graph
 from machine.recorded_clients import Clients
 from machine.secrets.both_formats import OfRun
 from machine.state import PlanState
-from machine.waits import PlanWait, SecretWait
 from machine.watch.watch import behind_io
 
 
@@ -164,32 +158,48 @@ class Run:
     async def drive(self) -> None:
         """Perform decisions until the run is done, is suspended or is asked to stop."""
         self.concurrent.tasks |= running_tasks()
-        noticing = notice_tasks() if self.live else nullcontext()
-        with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
-            self.attempts.whole = None if self.live else self.control.scope
-            if self.check is not None:
-                await self.check(self)
-            await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
-        self.refuse_if_aborted()
-        if self.control.ending:
-            await self._decisions()  # the rest of a run that ends early, which waits for nothing
+        await self._until_stopped(self.check)
+        while self.control.ending:  # what is left then waits for nothing, unless there is a cleanup to do
+            if await self._decisions(while_ending=True):
+                break
+            await self._until_stopped()
         await self.log.durable()
         if self.control.stopped is not None and not self.log.history.final:
             raise self.control.stopped
 
+    async def _until_stopped(self, check: Callable[[Run], Awaitable[None]] | None = None) -> None:
+        """Perform decisions until the run is done, is suspended or is asked to stop; look through it first."""
+        noticing = notice_tasks() if self.live else nullcontext()
+        with noticing, self.control.listening(), self._runner.open(), recording(self.clients, live=self.live):
+            self.attempts.whole = None if self.live else self.control.scope
+            if check is not None:
+                await check(self)
+            await (self._decisions() if self.concurrency == 1 else self.concurrent.drive())
+        self.refuse_if_aborted()
+
     @property
     def at_hand(self) -> Snapshot | None:
         """The last context that is in memory, or None."""
-        return self.snapshot if self.schedule is None else self.schedule.frontier.last
+        return self.snapshot if self._frontier is None else self._frontier.last
+
+    @property
+    def _frontier(self) -> Frontier | None:
+        """The contexts of concurrent states; None in sequential mode, and from the beginning of the cleanup."""
+        return self.schedule.frontier if self.schedule and self.log.history.cleanup is None else None
 
     def again(self, **changes: Any) -> Run:
         """Return the driver of a second run of this one, which writes and performs nothing."""
         without = dict.fromkeys(("opening", "snapshot", "second", "check", "children", "controls"))
         return attrs.evolve(self, **{"live": False, **without, **changes})
 
-    async def _decisions(self) -> None:
-        while not isinstance(decision := self.decided(), Done):
+    async def _decisions(self, *, while_ending: bool = False) -> bool:
+        """Perform decisions until nothing is left, and only while the run is to end or until it is; say which."""
+        while self.control.ending is while_ending:
+            decision = self.decided()
+            if isinstance(decision, Done):
+                return True
             await (self.enter(decision) if type(decision) is EnterState else self.perform(decision))
+        return False
 
     def decided(self) -> Decision:
         """Return the next decision."""
@@ -236,36 +246,27 @@ class Run:
                 assert self.opening is not None
                 max_concurrency = self.config.execution_mode.max_concurrency
                 self.snapshot = await begin(self.log, self.graph, self.opening, max_concurrency)
-            case RecoverOrphan(state_id):
-                await self._emit(
-                    StateFailed(state_id, orphaned(state_id, limited=self.log.history.usage.limited))
-                )
-            case ReachLimit(reached):
-                await self._emit(reached)
-                self.control.limit()
-            case SkipState(state_id, reason):
-                await self._emit(StateSkipped(state_id, reason))
             case ScheduleRetry(state_id, attempt, most_ms, jitter_ms):
                 delay_ms = self.log.choose_ms(most_ms - jitter_ms, most_ms)
-                await self._emit(RetryScheduled(state_id, attempt, delay_ms))
-            case SuspendRun(waits):
-                if not (self.live and of_handlers(waits)):
-                    await self._emit(RunSuspended(waits))
-                else:
-                    await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
-            case ResumeRun():
-                await self._emit(RunResumed("operator"))
-            case ChangePlan(plan_id, suspended):
-                payloads = Payloads()
-                payloads.add(ArtifactKind.PLAN, self.graph.shape_bytes)
-                goes_on = RunResumed("plan_change", plan_id)
-                await self.log.emit(going_on(PlanWait(plan_id), goes_on, suspended=suspended), payloads)
-            case LoseSecrets(suspended):
-                goes_on = RunResumed("secrets_lost", secrets_lost=True)
-                await self.log.emit(going_on(SecretWait(), goes_on, suspended=suspended))
-            case CompleteRun(status, final_id, error, next_id):
+                await self.log.emit([RetryScheduled(state_id, attempt, delay_ms)])
+            case SuspendRun(waits) if self.live and of_handlers(waits):
+                await answered_or(self.goes_on, lambda: self._suspend(RunSuspended(waits)), self.control)
+            case CompleteRun():
                 await self._end_children(ending=True)
-                await self.log.end(RunCompleted(status.value, final_id, error, next_id), self._merged())
+                await self.log.end(end_of(decision, self.log.history), self._merged())
+            case _:
+                payloads: Payloads | None = None
+                if isinstance(decision, BeginCleanup):
+                    await self._end_children(ending=True)
+                    payloads = self._merged()
+                elif isinstance(decision, ChangePlan):
+                    payloads = Payloads()
+                    payloads.add(ArtifactKind.PLAN, self.graph.shape_bytes)
+                await self.log.emit(events_of(decision, self.log.history), payloads)
+                if isinstance(decision, BeginCleanup):
+                    self.control.begin_cleanup(self.log.history.cleanup_ms)
+                elif isinstance(decision, ReachLimit):
+                    self.control.limit()
 
     def _merged(self) -> Payloads | None:
         """Return the new nodes of the merged contexts of concurrent states, None in sequential mode."""
@@ -289,8 +290,8 @@ class Run:
 
     def _base(self, state_id: str, snapshot_id: str) -> Snapshot:
         """Return the context that an attempt of a state begins on."""
-        if self.schedule is not None:
-            return self.schedule.frontier.base(state_id)
+        if (frontier := self._frontier) is not None:
+            return frontier.base(state_id)
         if self.snapshot is None or self.snapshot.id != snapshot_id:
             self.snapshot = Snapshot.open(snapshot_id, behind_io(self.log.load))
         return self.snapshot
@@ -326,16 +327,15 @@ class Run:
         self.refuse_if_aborted()
         if earlier is not None and (changed := earlier.changed()) is not None:
             ending, payloads, info = StateFailed(state.id, changed), Payloads(), None
-        if self.live and self.log.history.usage.limited:  # whatever its handler made of it
+        if self.live and self.log.history.limited:  # whatever its handler made of it
             ending, payloads, info = StateFailed(state.id, self._interrupted(state.id)), Payloads(), None
         await self.log.emit([ending], payloads, info)
         await self._end_children(ending=False)
-        if self._bounded and self.schedule is not None:
+        if self._bounded and self._frontier is not None:
             await self._boundary()  # the boundary is not that of the next state: other attempts may take long
 
     def _interrupted(self, state_id: str) -> ErrorInfo:
-        limited = self.log.history.usage.limited
-        return interrupted(state_id, cancelled=self.control.cancelling, limited=limited)
+        return interrupted(state_id, cancelled=self.control.cancelling, limited=self.log.history.limited)
 
     async def _earlier(self, decision: EnterState) -> Earlier | None:
         """Return the recorded part of an attempt that goes on, None in a replay."""
@@ -355,16 +355,16 @@ class Run:
         self, state: PlanState, decision: EnterState, payloads: Payloads, earlier: Earlier | None
     ) -> tuple[Event, Mapping[str, str] | None]:
         """Run an attempt and return the event that ends it, with its informational data."""
+        frontier = self._frontier
         base = self._base(state.id, decision.base_snapshot_id)
-        followed = None if self.schedule is None else self.schedule.frontier.followed
+        followed = None if frontier is None else frontier.followed
         ctx = context_on(base, self.config, self.log.history, state.id, followed)
         orphans = self.log.history.states[state.id].failed.orphans
         if earlier is not None:
             orphans = (*orphans, decision.attempt)
         secrets = self.secrets.attempt(state.id, followed, but=orphans)
-        ending = Ending(
-            state, ctx, secrets, self.context_format, self.config, concurrent=self.schedule is not None
-        )
+        shared = frontier is not None
+        ending = Ending(state, ctx, secrets, self.context_format, self.config, concurrent=shared)
         try:
             scope, outcome = await self.attempts.make(state, decision.attempt, ctx, secrets, earlier)
             ended, snapshot = ending.returned(outcome, self.graph, base, payloads)
@@ -383,10 +383,10 @@ class Run:
         except BaseException as exc:  # noqa: BLE001 - a handler may raise anything, and it is recorded
             self.refuse_if_aborted()
             return ending.failed(exc)
-        if self.schedule is None:
+        if frontier is None:
             self.snapshot = snapshot
         else:
-            self.schedule.frontier.know(snapshot)
+            frontier.know(snapshot)
         return ended
 
     def refuse_if_aborted(self) -> None:

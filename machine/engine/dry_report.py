@@ -174,7 +174,7 @@ def _state(log: PastRun, state_id: str, effects: tuple[DryEffect, ...]) -> DrySt
     if state.reason == NEEDED:
         return DryState(state_id, KNOWN_LATER, state.failed.error.message if state.failed.error else "")
     if state.status is StateStatus.SKIPPED:
-        return DryState(state_id, "skip", state.reason or "")
+        return DryState(state_id, "run" if state.attempts else "skip", state.reason or "")
     count = sum((effect.run_id, effect.state_id) == (log.run_id, state_id) for effect in effects)
     action = "preview" if count else "run"
     if state.status is StateStatus.SUSPENDED:

@@ -1,27 +1,35 @@
-"""Ending a run that nobody drives as cancelled, with the child runs that it still waits for."""
+"""Ending a run that nobody drives as cancelled, with the child runs that it still waits for.
+
+One with cleanup states is ended only up to these: whoever drives it next runs them.
+"""
 
 from __future__ import annotations
 
 from machine.engine import run_reader
+from machine.engine.cancel_reason import CANCEL
 from machine.engine.children import end_children, tell_parent
+from machine.engine.events_of_decisions import events_of
 from machine.engine.live_run_secrets import looks_through
 from machine.engine.log import LiveLog
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import Keeper
-from machine.events import RunCompleted, StateFailed
-from machine.exception_to_error_info import orphaned
+from machine.io.attempt_scope import Payloads
 from machine.io.running_programs import end_left
+from machine.kernel.cleanup import or_cleanup
 from machine.kernel.close_open_attempts import close_open_attempts
-from machine.kernel.decisions import CompleteRun, RecoverOrphan
+from machine.kernel.decisions import BeginCleanup, CompleteRun, Decision, Done
+from machine.kernel.frontier import Frontier
 from machine.kernel.history import History
+from machine.plan import recorded_graph
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import Store
 
 
 async def end_cancelled(store: Store, run_id: str) -> History:
-    """End a run, and its children before it; return its history. Raises `ConcurrencyError` if it is driven.
+    """End a run, or begin with its cleanup, after ending its children; return its history.
 
-    Of runs that continue each other it is the last one, which may have begun only now.
+    A run whose cleanup has begun is ended without the rest of it. Of runs that continue each other it is the last
+    one, which may have begun only now. Raises `ConcurrencyError` if it is driven.
     """
     last = store.last_segment(run_id)
     with Keeper(store, last) as keeper:
@@ -31,19 +39,33 @@ async def end_cancelled(store: Store, run_id: str) -> History:
         await end_left(run_id)
         history, chain = run_reader.folded(store, run_id)
         log = operator_log(store, keeper, history, chain)
-        while True:
-            match close_open_attempts(history):
-                case RecoverOrphan(state_id):
-                    error = orphaned(state_id, limited=history.usage.limited)
-                    await log.emit([StateFailed(state_id, error)])
-                case CompleteRun(status, final_snapshot_id, error):
-                    await end_children(store, history, log.load, end_cancelled)
-                    await log.emit([RunCompleted(status.value, final_snapshot_id, error)])
-                case _:
-                    break
+        graph = recorded_graph(store.get(history.plan_id or ""))
+        frontier = None if history.max_concurrency is None else Frontier(graph, log.load)
+        cleaned = history.cleanup is not None
+        if cleaned and not _ends_cleanup(store, run_id, history):
+            return history
+        decision: Decision
+        while not isinstance(decision := close_open_attempts(history), Done):
+            if isinstance(decision, CompleteRun):
+                await end_children(store, history, log.load, end_cancelled)
+                if history.cleanup is None:
+                    decision = or_cleanup(graph, history, decision, frontier)
+            payloads = Payloads()
+            if isinstance(decision, BeginCleanup) and frontier is not None:
+                payloads.items.update(frontier.take_made())
+            await log.emit(events_of(decision, history), payloads)
+            if history.cleanup is not None and not cleaned:
+                break  # its cleanup states have handlers, so whoever drives it runs them
         log.close()
-    tell_parent(store, run_id)
+    if history.final:
+        tell_parent(store, run_id)
     return history
+
+
+def _ends_cleanup(store: Store, run_id: str, history: History) -> bool:
+    """Say whether a run was cancelled since its cleanup has begun: what began it does not end it too."""
+    asked = [message.ts_millis for message in store.inbox(run_id) if message.kind == CANCEL]
+    return max(asked, default=-1) > history.cleanup_ms
 
 
 def operator_log(

@@ -54,8 +54,8 @@ class SharedPast:
     """A part of another run's log: `entries`, beginning with the first state that may have to be run again.
 
     `plan_id` is the plan in force before them, `goes_on_with` the one after them, `overridden` the seqs of facts
-    whose outcome was replaced, and `load` returns the bytes of artifacts. `copied` and `taken` map seqs of the
-    fork's events to the seqs of the copied and the reused entries.
+    whose outcome was replaced, `again` the states that run again in any case, and `load` returns the bytes of
+    artifacts. `copied` and `taken` map seqs of the fork's events to the seqs of the copied and the reused entries.
     """
 
     shut = False
@@ -69,7 +69,9 @@ class SharedPast:
         load: Callable[[str], bytes],
         *,
         goes_on_with: str,
+        again: Collection[str] = (),
     ) -> None:
+        self.again = frozenset(again)
         self.entries = entries
         self.plan_id = plan_id
         self.goes_on_with = goes_on_with
@@ -92,8 +94,11 @@ class SharedPast:
             {"event": codec.event_to_json(entry.event), "info": dict(entry.info), "seq": entry.seq}
             for entry in self.entries
         ]
+        # absent where it says nothing, so that what earlier versions wrote is written the same
+        again = {"again": sorted(self.again)} if self.again else {}
         return canonical.encode(
             {
+                **again,
                 "entries": entries,
                 "goes_on_with": self.goes_on_with,
                 "overridden": sorted(self.overridden),
@@ -108,8 +113,8 @@ class SharedPast:
             value = canonical.decode(data)
             told = ((entry["seq"], canonical.encode(entry)) for entry in value["entries"])
             entries = [codec.decode_entry(seq, data) for seq, data in told]
-            then = value["goes_on_with"]
-            return cls(entries, value["plan_id"], value["overridden"], load, goes_on_with=then)
+            then, again = value["goes_on_with"], value.get("again", ())
+            return cls(entries, value["plan_id"], value["overridden"], load, goes_on_with=then, again=again)
         except (MachineError, LookupError, TypeError, ValueError, AttributeError) as exc:
             raise CorruptionError(
                 f"the shared past of a fork is invalid: {exc}", code=Code.ARTIFACT_CORRUPT
@@ -148,7 +153,11 @@ class SharedPast:
         same = segment.base_snapshot_id == base and not any(
             entry.seq in self.overridden for entry in segment.entries
         )
-        if same and self._explicit_before(segment) == self._explicit_now(history):
+        if (
+            same
+            and state_id not in self.again
+            and self._explicit_before(segment) == self._explicit_now(history)
+        ):
             return segment.entries
         return list(cut_in(segment, base)) if segment.uncertain else None
 

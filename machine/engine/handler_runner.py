@@ -30,7 +30,7 @@ from machine.engine.commit_queue import StandingStill
 from machine.engine.handler_threads import call_in_thread
 from machine.engine.recorder import Recorder
 from machine.engine.reporter import Reporter
-from machine.errors import Code, MachineError, StateError
+from machine.errors import Code, ErrorInfo, MachineError, StateError
 from machine.io.attempt_scope import AttemptScope
 from machine.io.blocking_io import Blocking
 from machine.io.provider import IoProvider
@@ -196,25 +196,27 @@ class HandlerRunner:
         *,
         plain: bool,
         cancellations: Cancellations | None = None,
+        failure: ErrorInfo | None = None,
     ) -> Any:
         """Call a function of an attempt's state, in a thread when it is `plain`, and return its result.
 
-        `cancellations` records those that reach the function. Raises what the function raises.
+        `cancellations` records those that reach the function, `failure` is what a cleanup state is given. Raises
+        what the function raises.
         """
         if cancellations is None:
             cancellations = Cancellations(running_loop())
         if not self._looks:
             if plain:
-                return await _in_thread(scope, callee, ctx, io, third)
-            call = callee.call(ctx, io, third)
+                return await _in_thread(scope, callee, ctx, io, third, failure=failure)
+            call = callee.call(ctx, io, third, failure)
             return await HandlerCall(self, scope, cancellations, copy_context(), *call)
         watch = self._watch(scope, callee.function, plain=plain)
         try:
             if plain:
                 with guarded(watch):
-                    returned = await _in_thread(scope, callee, ctx, io, third, watch=watch)
+                    returned = await _in_thread(scope, callee, ctx, io, third, failure=failure, watch=watch)
             else:
-                call = callee.call(ctx, io, third)
+                call = callee.call(ctx, io, third, failure)
                 context = guarded_copy(watch)
                 returned = await HandlerCall(self, scope, cancellations, context, watch.run, *call)
         finally:
@@ -317,13 +319,14 @@ async def _in_thread(
     io: IoProvider,
     third: Any,
     *,
+    failure: ErrorInfo | None,
     watch: Watch | None = None,
 ) -> Any:
     token = current_token()
     scope.lent = lent = io.lends(concurrent=scope.concurrent)
     if isinstance(third, Recorder):
         third = BlockingRecorder(third, token, lent)
-    call = callee.call(ctx, Blocking(io, token, lent), third)
+    call = callee.call(ctx, Blocking(io, token, lent), third, failure)
     if watch is not None:
         call = (watch.call, *call)
     with nullcontext() if lent is None else lent.lent():

@@ -241,7 +241,7 @@ class LiveLog:
 
         The observer is not called, because nothing happens.
         """
-        shift = time.time_ns() // 1_000_000 - entries[-1].ts_millis
+        shift = time.time_ns() // 1_000_000 - max(entry.ts_millis for entry in entries)
         drafts: list[Draft] = []
         for entry in entries:
             info = {name: text for name, text in entry.info.items() if name not in _OF_RUN}

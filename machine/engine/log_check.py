@@ -15,6 +15,7 @@ from machine.engine.fork_prefix import SharedPast, shared_past_id
 from machine.errors import Code, CodecError, CorruptionError, LogError, NotFoundError, OtherStoreError
 from machine.events import (
     ArtifactKind,
+    CleanupBegun,
     Entry,
     RunCompleted,
     RunResumed,
@@ -26,6 +27,7 @@ from machine.events import (
 )
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
+from machine.kernel.log_rules import out_of_cleanup
 from machine.kernel.outputs import pieces_of
 from machine.kernel.snapshot import Load, Snapshot
 from machine.kernel.value_chunks import CHUNKED_ABOVE, joined
@@ -46,10 +48,14 @@ class Joins:
         Raises `LogError` where its snapshot is not the one that states wrote.
         """
         event = entry.event
-        if history.max_concurrency is None:
+        if history.max_concurrency is None or history.cleanup is not None:
             return
         try:
-            if isinstance(event, StateEntered):
+            if isinstance(event, CleanupBegun):
+                if self.frontier(history).left().id != event.base_snapshot_id:
+                    text = "the cleanup begins on a context that the states before it did not leave"
+                    raise LogError(entry.seq, text, code=Code.LOG_BASE_SNAPSHOT)
+            elif isinstance(event, StateEntered):
                 frontier = self.frontier(history)
                 if (
                     not frontier.may_begin(event.state_id)
@@ -156,12 +162,17 @@ class LogCheck:
             if state_id not in graph.parents:
                 raise _no_state(seq, state_id)
         for earlier, later in graph.edges:
-            if later in states and not self._settled(earlier):
+            if later in states and later not in graph.cleanup and not self._settled(earlier):
                 raise _out_of_turn(seq, later, earlier)
 
     def _check_turn(self, seq: int, state_id: str, graph: Graph) -> None:
         if state_id not in graph.parents:
             raise _no_state(seq, state_id)
+        if (self.history.cleanup is not None) is not (state_id in graph.cleanup):
+            raise out_of_cleanup(seq, state_id)
+        if self.history.cleanup is not None:
+            self._check_cleanup(seq, state_id, graph)
+            return
         if self.history.max_concurrency is not None:
             for parent in graph.parents[state_id]:
                 if not self._settled(parent):
@@ -174,6 +185,14 @@ class LogCheck:
             before and before[0] != state_id and not self._settled(state_id)
         ):  # otherwise `fold` reports the error
             raise _out_of_turn(seq, state_id, before[0])
+
+    def _check_cleanup(self, seq: int, state_id: str, graph: Graph) -> None:
+        """Check that all cleanup states before one have begun or were skipped."""
+        for before in graph.cleanup:
+            if before == state_id:
+                return
+            if before not in self.history.states:
+                raise _out_of_turn(seq, state_id, before)
 
     def _settled(self, state_id: str) -> bool:
         state = self.history.states.get(state_id)

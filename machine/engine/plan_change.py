@@ -68,12 +68,21 @@ def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bo
 
 
 def _unsafe(graph: Graph, history: History) -> list[str]:
-    """Return the obstacle to the change: states that have begun and now follow one that has not settled."""
+    """Return the obstacles to the change.
+
+    They are states that have begun and now follow one that has not settled, and those that have changed between
+    work and cleanup.
+    """
     settled = {state_id for state_id, state in history.states.items() if state.status.settled}
-    return [
+    found = [
         f"not safe: {later} has run, and would have to follow {earlier}, which has not"
         for earlier, later in graph.edges
-        if later in history.states and earlier not in settled
+        if later in history.states and later not in graph.cleanup and earlier not in settled
+    ]
+    return found + [
+        f"not safe: {state_id} has run, and whether it is a cleanup state has changed"
+        for state_id, state in history.states.items()
+        if state_id in graph.states and state.cleans is not (state_id in graph.cleanup)
     ]
 
 

@@ -125,7 +125,7 @@ class Keeper:
         for message in self._store.inbox(self.run_id, self._heard):
             self._heard = message.number
             if message.kind == CANCEL:
-                self.control.cancel()
+                self.control.cancel(message.ts_millis)
             elif message.kind in {PAUSE, CONTINUE}:
                 pause = message.kind == PAUSE
         if pause:  # the last word of the messages that have come

@@ -23,6 +23,7 @@ from machine.events import (
     Entry,
     FactError,
     FactRecorded,
+    RunCompleted,
     RunStarted,
     StateCompleted,
     StateEntered,
@@ -30,6 +31,8 @@ from machine.events import (
 )
 from machine.kernel.history import History
 from machine.kernel.linearize import without_suspensions
+from machine.kernel.run_index import RunRow
+from machine.kernel.run_status import FINAL_STATUSES
 from machine.kernel.snapshot import Snapshot
 from machine.plan import Graph
 from machine.stores.base import ZERO_CHAIN, Store, StoredEvent
@@ -118,6 +121,15 @@ def parent_of(entry: Entry) -> tuple[str, int] | None:
     if not isinstance(run_id, str) or not isinstance(seq, str) or not _SEQ.fullmatch(seq):
         return None
     return run_id, int(seq)
+
+
+def skipped_in(store: Store, row: RunRow) -> int:
+    """Return how many states a run that has ended went on without, because they had failed; else 0."""
+    if row.status not in FINAL_STATUSES:
+        return 0
+    (stored,) = store.read_range(row.run_id, row.head_seq, row.head_seq)
+    event = codec.decode_entry(stored.seq, stored.data).event
+    return (event.skipped or 0) if isinstance(event, RunCompleted) else 0
 
 
 def lane_of(entry: Entry) -> str:

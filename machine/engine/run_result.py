@@ -9,12 +9,11 @@ import attrs
 
 from machine import canonical
 from machine.errors import ErrorInfo
-from machine.events import STOPPED_CODES
+from machine.kernel.cleanup import error_of
 from machine.kernel.history import History
 from machine.kernel.retry_and_skip import fork_point
 from machine.kernel.run_status import RunStatus
 from machine.kernel.snapshot import Snapshot
-from machine.kernel.state_history import StateStatus
 from machine.stores.base import Store
 from machine.waits import Wait
 
@@ -27,9 +26,10 @@ class RunResult:
     the final context, decoded, empty while the run can continue; `error` is why it failed, None when it did not;
     `waits` is the external input that a suspended run waits for. `fork_at` is the event from which to retry a
     failed state, None when none failed: `fork(run_id, at=fork_at, ...)` makes an attempt again, with the present
-    code and the recorded facts. `next_input` is the input of the run that would continue a completed one and that
-    was not begun (a dry run, `begin_next=False`), None otherwise: of runs that continue each other, a result is
-    that of the last one.
+    code and the recorded facts. `skipped` are the states that failed and that the run went on without. The
+    `details` of `error` hold the failures of cleanup states; in a run that did not fail its code is then
+    `cleanup_failed`. `next_input` is the input of the run that would continue a completed one and was not begun
+    (a dry run, `begin_next=False`), None otherwise: of runs that continue each other, a result is that of the last.
     """
 
     run_id: str
@@ -41,6 +41,7 @@ class RunResult:
     error: ErrorInfo | None = None
     waits: tuple[Wait, ...] = ()
     fork_at: int | None = None
+    skipped: tuple[str, ...] = ()
     next_input: Mapping[str, Any] | None = None
 
 
@@ -52,9 +53,6 @@ def result_of(
     if snapshot_id is not None:
         known = at_hand is not None and at_hand.id == snapshot_id
         snapshot = at_hand if known else Snapshot.open(snapshot_id, store.get)
-    failed = [state.failed.error for state in history.states.values() if state.status is StateStatus.FAILED]
-    # an attempt interrupted because another failed is not why the run failed
-    failed.sort(key=lambda error: error is not None and error.code not in STOPPED_CODES)
     return RunResult(
         run_id=history.run_id or "",
         status=history.status.value,
@@ -62,9 +60,10 @@ def result_of(
         head_seq=history.head_seq,
         final_snapshot_id=snapshot_id,
         context=snapshot.to_dict() if snapshot is not None else {},
-        error=history.error or (failed[-1] if failed else None),
+        error=error_of(history),
         waits=history.unanswered,
         fork_at=fork_point(history),
+        skipped=tuple(state_id for state_id, state in history.states.items() if state.failed_and_skipped),
         next_input=_next_input(store, history),
     )
 

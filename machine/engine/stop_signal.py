@@ -15,9 +15,11 @@ class Control:
 
     def __init__(self) -> None:
         self.cancelling = False
-        """True once the run was asked to end cancelled."""
+        """True once the run was asked to end cancelled, or since its cleanup has begun, to end that."""
+        self._cancelled_ms = -1
+        self._cleanup_ms = -1
         self.limited = False
-        """True once the run has used up a limit."""
+        """True once the run has used up a limit, until its cleanup begins."""
         self.pausing = False
         """True once the run was asked to be paused."""
         self.failure: BaseException | None = None
@@ -28,10 +30,17 @@ class Control:
         """The scope in which the run waits for anything."""
         self._soon: Callable[..., Any] | None = None
 
-    def cancel(self) -> None:
-        """Interrupt all attempts; the run ends cancelled."""
-        self.cancelling = True
-        self._wake()
+    def cancel(self, at_ms: int) -> None:
+        """Interrupt all attempts; the run ends cancelled. It was asked to at this time, in milliseconds."""
+        self._cancelled_ms = max(self._cancelled_ms, at_ms)
+        if at_ms > self._cleanup_ms:
+            self.cancelling = True
+            self._wake()
+
+    def begin_cleanup(self, at_ms: int) -> None:
+        """Go on with the cleanup that began at this time: only what is asked after it is about the cleanup."""
+        self._cleanup_ms = at_ms
+        self.cancelling, self.limited = self._cancelled_ms > at_ms, False
 
     def limit(self) -> None:
         """Interrupt all attempts; the run has used up a limit, and ends."""

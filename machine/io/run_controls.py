@@ -41,6 +41,8 @@ class RunControls:
         `here` is true for a call on the thread of the event loop, which cannot wait to be interrupted.
         """
         usage = self.log.history.usage
+        if self.log.history.cleanup is not None:
+            return  # the limits are those of the work
         if usage.reached is None:
             reached = limit_of_call(self.config, usage, self.wall_ms())
             if reached is None:

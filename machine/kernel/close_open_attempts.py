@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 
 from machine.kernel.decisions import AwaitAttempts, CompleteRun, Done, RecoverOrphan
 from machine.kernel.history import History
+from machine.kernel.next_run import next_input_after_cleanup
 from machine.kernel.run_status import RunStatus
 from machine.kernel.usage import limit_error
 
@@ -29,6 +30,9 @@ def close_open_attempts(
             return RecoverOrphan(state_id)
     if busy:
         return AwaitAttempts()
+    if (cleanup := history.cleanup) is not None:
+        next_input = next_input_after_cleanup(history)
+        return CompleteRun(RunStatus(cleanup.status), history.checkpoint, cleanup.error, next_input)
     snapshot_id = history.checkpoint if history.max_concurrency is None else None
     if (reached := history.usage.reached) is not None:
         return CompleteRun(RunStatus.LIMIT_EXCEEDED, snapshot_id, limit_error(reached))

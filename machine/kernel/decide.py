@@ -11,6 +11,7 @@ from typing import Final
 from machine.config import RunConfig
 from machine.errors import ErrorInfo, RunError
 from machine.events import LimitReached
+from machine.kernel.cleanup import next_of_cleanup, or_cleanup
 from machine.kernel.close_open_attempts import close_open_attempts
 from machine.kernel.decisions import (
     ChangePlan,
@@ -25,9 +26,10 @@ from machine.kernel.decisions import (
     StartRun,
     SuspendRun,
 )
+from machine.kernel.frontier import Frontier
 from machine.kernel.history import History
 from machine.kernel.next_run import completed
-from machine.kernel.retry_and_skip import retry_decision, skip_decision, spent_error
+from machine.kernel.retry_and_skip import retry_decision, skip_decision, skipped_failure, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.kernel.scheduler import Schedule
 from machine.kernel.state_history import StateStatus
@@ -63,21 +65,24 @@ def decide(
     false when limits are ignored: a replay does what the recording did, and `reached` is the limit that it reached
     here. `wall_ms` is the time in which attempts have been open. `woken` are suspended states that go on
     without an answer, because the driver can do what they wait for. A run with concurrent states needs a
-    `schedule`. Takes constant time, whatever the number of states, unless the plan has changed during the run.
+    `schedule`. During the cleanup `cancel` ends it, and `failed` is ignored. Takes constant time, whatever the
+    number of states, unless the plan has changed during the run.
     """
     if history.started is None or history.checkpoint is None:
         return StartRun()
     busy: AbstractSet[str] = schedule.busy if schedule is not None else frozenset()
+    cleaning = history.cleanup is not None
     if history.final or cancel or (history.open and history.open.keys() - busy):
-        return close_open_attempts(history, busy)
-    if history.usage.reached is not None:
-        return close_open_attempts(history, busy)
-    if history.cancelling and (schedule is None or not schedule.preferred(history)):
-        return close_open_attempts(history, busy)
-    if failed is not None and history.status is RunStatus.RUNNING:
+        return _closed(plan, history, busy, schedule)
+    if history.limited:
+        return _closed(plan, history, busy, schedule)
+    if history.cancelling and (cleaning or schedule is None or not schedule.preferred(history)):
+        return _closed(plan, history, busy, schedule)
+    if failed is not None and history.status is RunStatus.RUNNING and not cleaning:
         if schedule is not None and busy:
             return schedule.awaiting(config)
-        return CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
+        ending = CompleteRun(RunStatus.FAILED, history.checkpoint, failed)
+        return or_cleanup(plan, history, ending, _frontier(schedule))
     if pause and history.status is RunStatus.RUNNING:
         return schedule.awaiting(config) if schedule is not None and busy else SuspendRun((PauseWait(),))
     changed = plan.plan_id != history.plan_id
@@ -91,6 +96,8 @@ def decide(
         return LoseSecrets(history.status is RunStatus.SUSPENDED)
     if history.status is RunStatus.SUSPENDED:
         return ResumeRun()
+    if cleaning:
+        return next_of_cleanup(plan, config, history, busy=busy, limited=limited, woken=woken)
     if reached is not None:
         return ReachLimit(reached)
     decision = _next_step(plan, config, history, limited=limited, woken=woken, schedule=schedule)
@@ -98,7 +105,11 @@ def decide(
         known = history.states.get(decision.state_id)
         goes_on = known is not None and decision.attempt < known.attempts
         reached = limit_of_attempt(config, history.usage, wall_ms, first=known is None, goes_on=goes_on)
-    return decision if reached is None else ReachLimit(reached)
+    return (
+        ReachLimit(reached)
+        if reached is not None
+        else or_cleanup(plan, history, decision, _frontier(schedule))
+    )
 
 
 def _next_step(
@@ -114,7 +125,7 @@ def _next_step(
     if schedule is not None:
         return schedule.next(plan, config, history, limited=limited, woken=woken)
     assert history.checkpoint is not None
-    if len(history.settled) >= len(plan.order):
+    if len(history.settled) >= len(plan.work):
         return completed(plan, history, history.checkpoint)
     state_id = _next(plan, history)
     state = history.states.get(state_id)
@@ -125,10 +136,23 @@ def _next_step(
             f"state {state_id} was {state.status} before its turn: the log is not one of this plan"
         )
     error = spent_error(plan, config, history, state_id) if limited else None
-    again = None
+    again: Decision | None = None
     if error is None:
         again = retry_decision(plan, config, history, state_id, woken=state_id in woken)
+    again = again or skipped_failure(plan, history, state_id, error)
     return again or CompleteRun(RunStatus.FAILED, history.checkpoint, error)
+
+
+def _closed(plan: Graph, history: History, busy: AbstractSet[str], schedule: Schedule | None) -> Decision:
+    """Return the next decision for a run that is ending, or that has an attempt which nobody runs."""
+    decision = close_open_attempts(history, busy)
+    if history.cleanup is not None:
+        return decision
+    return or_cleanup(plan, history, decision, _frontier(schedule))
+
+
+def _frontier(schedule: Schedule | None) -> Frontier | None:
+    return None if schedule is None else schedule.frontier
 
 
 def _next(plan: Graph, history: History) -> str:
@@ -137,6 +161,6 @@ def _next(plan: Graph, history: History) -> str:
         return plan.order[len(history.settled)]
     return next(
         state_id
-        for state_id in plan.order
+        for state_id in plan.work
         if (state := history.states.get(state_id)) is None or not state.status.settled
     )

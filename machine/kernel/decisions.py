@@ -104,6 +104,15 @@ class AwaitAttempts:
 
 
 @attrs.frozen
+class BeginCleanup:
+    """Begin with the cleanup states: the work has ended, and the run will end as `status` and with `error`."""
+
+    status: RunStatus
+    base_snapshot_id: str
+    error: ErrorInfo | None = None
+
+
+@attrs.frozen
 class CompleteRun:
     """End the run; `error` is the reason when the run failed and no state did.
 
@@ -135,6 +144,7 @@ Decision: TypeAlias = (
     | ChangePlan
     | LoseSecrets
     | AwaitAttempts
+    | BeginCleanup
     | CompleteRun
     | Done
 )

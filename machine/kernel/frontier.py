@@ -92,7 +92,7 @@ class Frontier:
         self._order = Ancestors(
             [self._place[parent] for parent in graph.parents[state_id]] for state_id in graph.order
         )
-        self._fresh = [place for place, count in enumerate(self._unsettled) if not count]
+        self._fresh = [place for place, count in enumerate(self._unsettled[: len(graph.work)]) if not count]
         self._ready = [graph.order[place] for place in self._fresh]
         self._seen = 0
         self._initial: str | None = None
@@ -167,14 +167,21 @@ class Frontier:
 
     def final(self) -> Snapshot:
         """Return the merged writes of all settled states. Raises `Conflict`."""
-        ends = [
+        self.last = self._merged(self._ends())
+        return self.last
+
+    def _ends(self) -> list[str]:
+        """Return the settled states that no settled state follows, in plan order."""
+        return [
             state_id
             for place, state_id in enumerate(self._graph.order)
             if place in self._after
             and not any(self._place[child] in self._after for child in self._graph.children[state_id])
         ]
-        self.last = self._merged(ends)
-        return self.last
+
+    def left(self) -> Snapshot:
+        """Return the merged writes of all settled states; of two that conflict, the later in the plan counts."""
+        return self._merged(self._ends(), conflicts=False)
 
     def take_made(self) -> dict[str, Artifact]:
         """Return the nodes of merged snapshots that were made since the last call, by id."""
@@ -248,18 +255,21 @@ class Frontier:
             if self._clashing is None:
                 self.error = self._no_edge(reader, writer, key)
 
-    def _merged(self, parents: Sequence[str]) -> Snapshot:
-        """Return the context after some states and all their ancestors."""
+    def _merged(self, parents: Sequence[str], *, conflicts: bool = True) -> Snapshot:
+        """Return the context after some states and all their ancestors.
+
+        Raises `Conflict`, unless `conflicts` is false.
+        """
         if not parents:
             return self._snapshot(self._initial or "")
         places = [self._place[state_id] for state_id in parents]
         if len(places) == 1:
-            return self._out(places[0])
+            return self._out(places[0], conflicts=conflicts)
         most = max(places, key=self._order.count)
-        start = self._out(most)
+        start = self._out(most, conflicts=conflicts)
         up_to = self._order.up_to(tuple(places))
         keys = dict.fromkeys(key for other in self._beside(most, up_to) for key in self._writes[other])
-        changes = {key: self._agreed(key, up_to) for key in keys}
+        changes = {key: self._agreed(key, up_to, conflicts=conflicts) for key in keys}
         merged, nodes = start.changed(changes)
         self._made.update(nodes)
         return merged
@@ -273,14 +283,23 @@ class Frontier:
                 found += wrote[bisect_right(wrote, before) : bisect_right(wrote, last)]
         return sorted(found)
 
-    def _out(self, place: int) -> Snapshot:
+    def _out(self, place: int, *, conflicts: bool) -> Snapshot:
         """Return the context after a state that has settled."""
-        snapshot_id = self._after[place]
-        return self.base(self._graph.order[place]) if snapshot_id is None else self._snapshot(snapshot_id)
+        snapshot_id, state_id = self._after[place], self._graph.order[place]
+        if snapshot_id is not None:
+            return self._snapshot(snapshot_id)
+        return (
+            self.base(state_id) if conflicts else self._merged(self._graph.parents[state_id], conflicts=False)
+        )
 
-    def _agreed(self, key: str, up_to: UpTo) -> Value | None:
-        """Return the value of a key that the last writers in a set of states agree on, else raise `Conflict`."""
+    def _agreed(self, key: str, up_to: UpTo, *, conflicts: bool) -> Value | None:
+        """Return the value of a key that the last writers in a set of states agree on, else raise `Conflict`.
+
+        Unless `conflicts`, it is that of the last of them in the plan.
+        """
         last, *others = self._order.latest(self._writers.last_in(key, up_to))
+        if not conflicts:
+            return self._writes[max(last, *others, last)][key]
         value = self._writes[last][key]
         for before in others:
             other = self._writes[before][key]

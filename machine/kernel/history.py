@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Final
 import attrs
 from blake3 import blake3
 
-from machine.config import MOST_CONCURRENT
 from machine.errors import Code, ErrorInfo, LogError
 from machine.events import (
+    CleanupBegun,
     DomainEventRecorded,
     EffectIntended,
     Entry,
@@ -40,7 +40,7 @@ from machine.kernel.outputs import Outputs
 from machine.kernel.published import Published
 from machine.kernel.run_status import FINAL_STATUSES, RunStatus, may_follow
 from machine.kernel.sealed_facts import SealedFacts
-from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus
+from machine.kernel.state_history import OpenAttempt, StateHistory, StateStatus, failed_and_skipped
 from machine.kernel.transactions import Transactions
 from machine.kernel.usage import Usage
 from machine.waits import Wait
@@ -87,12 +87,14 @@ class History:
     sent: dict[tuple[str, str | None, str], str] = attrs.field(factory=dict)
     """The request digest of the first effect intended, by state, namespace and idempotency key."""
     plan_id: str | None = None  # the plan the run continues with
-    replanned: bool = False
-    """True when the current plan differs from the one the run was started with."""
+    replanned: bool = False  # whether it is another one than the run was started with
     waits: tuple[Wait, ...] = ()
     """The external input that a suspended run waits for."""
     cancelling: bool = False
-    """True when an attempt was interrupted because the run is being cancelled."""
+    """True when an attempt was interrupted because the run, or later its cleanup, is being cancelled."""
+    cleanup: CleanupBegun | None = None  # the end of the work, after which only cleanup states begin
+    cleanup_ms: int = 0  # the time of that event
+    cleanup_seq: int = 0
     final_snapshot_id: str | None = None
     error: ErrorInfo | None = None
     """The reason why the run failed when no state did."""
@@ -106,6 +108,11 @@ class History:
     def final(self) -> bool:
         """True when the run has ended for good."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def limited(self) -> bool:
+        """True when the run has used up a limit, and its cleanup has not begun."""
+        return self.usage.reached is not None and self.cleanup is None
 
     @property
     def unanswered(self) -> tuple[Wait, ...]:
@@ -148,44 +155,31 @@ class History:
         self.head_seq = due
 
     def _start(self, entry: Entry, event: RunStarted) -> None:
-        if self.started is not None:
-            raise LogError(entry.seq, "run_started again", code=Code.LOG_SECOND_START)
-        most = event.max_concurrency
-        if most is not None and not 1 <= most <= MOST_CONCURRENT:
-            text = f"max_concurrency is {most}, not a number from 1 to {MOST_CONCURRENT}"
-            raise LogError(entry.seq, text, code=Code.LOG_BAD_EVENT)
+        log_rules.check_started(entry.seq, event, again=self.started is not None)
         self.run_id, self.started, self.started_ms = entry.run_id, event, entry.ts_millis
         self.checkpoint, self.plan_id = event.initial_snapshot_id, event.plan_id
-        self.max_concurrency = most
+        self.max_concurrency = event.max_concurrency
         self._become(entry.seq, RunStatus.RUNNING)
 
     def _enter(self, entry: Entry, event: StateEntered) -> bool:
         """Begin an attempt; return True for one that was suspended and goes on."""
         seq, state_id, base = entry.seq, event.state_id, event.base_snapshot_id
-        if (self.open and len(self.open) >= (self.max_concurrency or 1)) or state_id in self.open:
+        if (
+            self.open and len(self.open) >= (1 if self.one_by_one else self.max_concurrency or 1)
+        ) or state_id in self.open:
             text = f"{state_id} begins while {self._open_one} is open"
             raise LogError(seq, text, code=Code.LOG_ATTEMPT_OPEN)
         state = self.states.get(state_id)
         if state is None:
-            state = self.states[state_id] = StateHistory(StateStatus.OPEN)
+            state = self.states[state_id] = StateHistory(StateStatus.OPEN, cleans=self.cleanup is not None)
             self.usage.states += 1
-        elif state.status.settled:
-            raise LogError(
-                seq, f"{state_id} begins again after it was {state.status}", code=Code.LOG_STATE_SETTLED
-            )
-        elif state.status is StateStatus.FAILED and not state.failed.cut:
-            raise LogError(seq, f"{state_id} begins again with no retry scheduled", code=Code.LOG_RETRY)
+        else:
+            log_rules.check_begins_again(state, seq, state_id, cleaning=self.cleanup is not None)
         goes_on = state.goes_on
         number = state.attempts - goes_on
-        if event.attempt != number:
-            text = f"attempt {event.attempt} of {state_id} begins where {number} is due"
-            raise LogError(seq, text, code=Code.LOG_ATTEMPT_NUMBER)
         # of a concurrent state, it is what the states before it wrote: the same for each attempt
-        due = self.checkpoint if self.max_concurrency is None else state.base_snapshot_id
-        if due is not None and due != base:
-            raise LogError(
-                seq, f"{state_id} begins on a base that is not the checkpoint", code=Code.LOG_BASE_SNAPSHOT
-            )
+        due = self.checkpoint if self.one_by_one else state.base_snapshot_id
+        log_rules.check_entered(seq, event, number, due)
         if state.attempts:
             state.status = StateStatus.OPEN
             state.failed = attrs.evolve(state.failed, retry_delay_ms=None, retry_ts_millis=None)
@@ -212,7 +206,7 @@ class History:
             state.not_taken, self.branched = event.not_taken, True
         if event.next_input_id is not None:
             self.next_inputs[event.state_id] = event.next_input_id
-        if self.max_concurrency is None:
+        if self.one_by_one:
             self.checkpoint = event.context_snapshot_id
         self.settled.append(event.state_id)
         if self.open_waits.by_key:
@@ -236,12 +230,14 @@ class History:
         return False
 
     def _skip(self, entry: Entry, event: StateSkipped) -> None:
-        if self.max_concurrency is None:
+        if self.one_by_one:
             self._no_open_attempt(entry.seq, "skips a state")
-        state = log_rules.state_to_skip(self.states.get(event.state_id), entry.seq, event)
+        before, cleaning = self.states.get(event.state_id), self.cleanup is not None
+        state = log_rules.state_to_skip(before, entry.seq, event, cleaning=cleaning)
         state.status, state.reason = StateStatus.SKIPPED, event.reason
         self.states[event.state_id] = state
         self.stopped.pop(event.state_id, None)
+        self.open_waits.close(event.state_id)
         self.settled.append(event.state_id)
 
     def _retry(self, entry: Entry, event: RetryScheduled) -> None:
@@ -271,14 +267,7 @@ class History:
         else:
             self._within(entry, event)
         before = self.facts.get(event.key)
-        # a value is single-assignment for the run; an error only for its attempt, so that a retry may try again
-        if before is not None and (
-            (before.outcome.final and event.key not in self.sealed.lost)
-            or (
-                (before.state_id, before.attempt) == (event.state_id, event.attempt) and not before.may_repeat
-            )
-        ):
-            raise LogError(seq, f"the fact {event.key!r} is recorded already", code=Code.LOG_DUPLICATE_FACT)
+        log_rules.check_new_fact(seq, event, before, lost=event.key in self.sealed.lost)
         self.facts[event.key] = event
         # a part of a stream that is made again replaces one that could not be opened
         self.sealed.note(entry, event.key, final=event.outcome.final or event.piece is not None)
@@ -303,9 +292,7 @@ class History:
         self._within(entry, event)
         fact, intent = self.facts.get(event.key), self.uncertain.get(event.key)
         twice = intent is not None and (intent.state_id, intent.attempt) == (event.state_id, event.attempt)
-        if twice or (fact is not None and fact.outcome.final and event.key not in self.sealed.lost):
-            text = f"the effect {event.key!r} was intended or has happened already"
-            raise LogError(seq, text, code=Code.LOG_DUPLICATE_FACT)
+        log_rules.check_new_effect(seq, event, fact, twice=twice, lost=event.key in self.sealed.lost)
         self.uncertain[event.key] = event
         self.transactions.intend(event, entry.info)
         state = self.states[event.state_id]
@@ -315,9 +302,7 @@ class History:
 
     def _wait(self, entry: Entry, event: WaitBegun) -> None:
         self._within(entry, event)
-        if event.key in self.facts and self.facts[event.key].outcome.final:
-            text = f"the wait {event.key!r} is answered already"
-            raise LogError(entry.seq, text, code=Code.LOG_DUPLICATE_FACT)
+        log_rules.check_unanswered(entry.seq, event, self.facts.get(event.key))
         self.open_waits.begin(entry, event)
 
     def _suspend(self, entry: Entry, event: RunSuspended) -> bool:
@@ -345,6 +330,19 @@ class History:
                 self.states[state_id].anew = self.states[state_id].status is StateStatus.SUSPENDED
         return suspension.of_timing(waits) and not event.anew
 
+    def _clean(self, entry: Entry, event: CleanupBegun) -> None:
+        self._no_open_attempt(entry.seq, "begins with its cleanup")
+        base = self.checkpoint if self.max_concurrency is None else event.base_snapshot_id
+        log_rules.check_cleanup_begun(entry.seq, event, base, again=self.cleanup is not None)
+        self.cleanup, self.cleanup_ms, self.cleanup_seq = event, entry.ts_millis, entry.seq
+        self.checkpoint, self.cancelling = event.base_snapshot_id, False
+        self.open_waits.by_key.clear()
+
+    @property
+    def one_by_one(self) -> bool:
+        """True where one state follows another, each on what the last one has left."""
+        return self.max_concurrency is None or self.cleanup is not None
+
     def _become(self, seq: int, status: RunStatus) -> None:
         if not may_follow(self.status, status):
             raise LogError(
@@ -363,10 +361,12 @@ class History:
     def _complete(self, entry: Entry, event: RunCompleted) -> None:
         seq = entry.seq
         self._no_open_attempt(seq, "ends")
-        if event.status not in FINAL_STATUSES:
-            raise LogError(seq, f"{event.status!r} is not a final status", code=Code.INVALID_TRANSITION)
-        self._become(seq, RunStatus(event.status))
-        if self.max_concurrency is None and event.final_snapshot_id not in {None, self.checkpoint}:
+        log_rules.check_completed(seq, event, self.cleanup, failed_and_skipped(self.states))
+        if self.cleanup is None:
+            self._become(seq, RunStatus(event.status))
+        else:  # a cleanup that is cancelled may have been suspended
+            self.status = RunStatus(event.status)
+        if self.one_by_one and event.final_snapshot_id not in {None, self.checkpoint}:
             raise LogError(seq, "the run ends on a snapshot that is not its last", code=Code.LOG_END_SNAPSHOT)
         log_rules.check_next_input(entry, event, self.next_inputs)
         self.final_snapshot_id, self.waits = event.final_snapshot_id, ()
@@ -387,6 +387,7 @@ class History:
         RunSuspended: _suspend,
         RunResumed: _resume,
         LimitReached: lambda history, entry, event: history.usage.reach(entry, event),
+        CleanupBegun: _clean,
         RunCompleted: _complete,
     }
 

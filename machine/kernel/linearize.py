@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from machine.events import (
+    CleanupBegun,
     Entry,
     Event,
     FactRecorded,
@@ -113,11 +114,12 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
 
     The attempts of a state stand where it settled, after everything it follows. The attempts of a state that did
     not settle stand before the next run-level event at which no attempt is open: a limit that was reached while
-    attempts were open stands after these.
+    attempts were open stands after these. The attempts of cleanup states stand as they were made.
     """
     blocks: list[list[Entry]] = []
     unsettled: dict[str, list[Entry]] = {}
     reached: list[list[Entry]] = []
+    cleaning = False
     for entry in entries:
         event = entry.event
         state_id = getattr(event, "state_id", None)
@@ -130,7 +132,11 @@ def blocks_of(entries: Iterable[Entry]) -> list[list[Entry]]:
             ended = [block for state, block in unsettled.items() if state not in open_ones]
             blocks += [*ended, *reached, [entry]]
             unsettled, reached = open_ones, []
+            cleaning = cleaning or isinstance(event, CleanupBegun)
             continue
+        if cleaning and state_id not in unsettled:
+            blocks += unsettled.values()
+            unsettled = {}
         unsettled.setdefault(state_id, []).append(entry)
         if isinstance(event, StateCompleted | StateSkipped):
             blocks.append(unsettled.pop(state_id))

@@ -29,3 +29,11 @@ def completed(plan: Graph, history: History, final_snapshot_id: str) -> Complete
         details={"states": states},
     )
     return CompleteRun(RunStatus.FAILED, final_snapshot_id, error)
+
+
+def next_input_after_cleanup(history: History) -> str | None:
+    """Return the input of the run that continues one whose cleanup is over, None where its work has failed."""
+    cleanup = history.cleanup
+    if cleanup is None or cleanup.status != RunStatus.COMPLETED:
+        return None
+    return next(iter(history.next_inputs.values()), None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from machine.config import IoMode, RunConfig
+from machine.error_codes import STOPPED_CODES
 from machine.errors import Code, ErrorCategory, ErrorInfo
-from machine.events import STOPPED_CODES
 from machine.kernel.decisions import EnterState, ScheduleRetry, SkipState, SuspendRun
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus
-from machine.kernel.state_history import KNOWN_LATER, NOT_TAKEN, UNREACHABLE, StateStatus
+from machine.kernel.state_history import FAILED_WITH, KNOWN_LATER, NOT_TAKEN, UNREACHABLE, StateStatus
 from machine.kernel.transactions import SQL
 from machine.plan import Graph
 from machine.state import OnError, OnUncertain
@@ -125,6 +125,19 @@ def retry_decision(
     return ScheduleRetry(state_id, state.attempts, delay_ms, delay_ms - least_ms)
 
 
+def skipped_failure(
+    plan: Graph, history: History, state_id: str, error: ErrorInfo | None
+) -> SkipState | None:
+    """Return the skip of a state that has failed for good, or None when the run fails with it.
+
+    `error` is the reason when it is not that of its last attempt.
+    """
+    if plan.states[state_id].meta.on_error is not OnError.SKIP:
+        return None
+    reason = error or history.states[state_id].failed.error
+    return SkipState(state_id, f"{FAILED_WITH}{reason.code if reason is not None else ''}")
+
+
 def fork_point(history: History) -> int | None:
     """Return the last event that a fork shares to retry the failed state or to go on past a limit, else None.
 
@@ -137,12 +150,14 @@ def fork_point(history: History) -> int | None:
     if history.status is not RunStatus.FAILED:
         return None
     if history.error is not None and history.error.code == Code.RECOVERY_LIMIT:
-        return history.head_seq  # its end is not shared, and nothing has failed: the next attempt is made
+        # its end is not shared, and nothing has failed: the next attempt is made
+        return history.cleanup_seq - 1 if history.cleanup else history.head_seq
     with_effects = {state_id for state_id, _, _ in history.sent}
     failed = [
         state.failed.began_seq if calls_again else state.failed.failed_seq
         for state_id, state in history.states.items()
         if state.status is StateStatus.FAILED
+        and not state.cleans
         and (error := state.failed.error)
         and error.code not in STOPPED_CODES
         for calls_again in [error.category is ErrorCategory.OFF_CHAIN and state_id not in with_effects]

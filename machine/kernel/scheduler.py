@@ -25,7 +25,7 @@ from machine.kernel.decisions import (
 from machine.kernel.frontier import Conflict, Frontier
 from machine.kernel.history import History
 from machine.kernel.next_run import completed
-from machine.kernel.retry_and_skip import retry_decision, skip_decision, spent_error
+from machine.kernel.retry_and_skip import retry_decision, skip_decision, skipped_failure, spent_error
 from machine.kernel.run_status import RunStatus
 from machine.plan import Graph
 from machine.waits import PauseWait, Wait
@@ -76,11 +76,14 @@ class Schedule:
         for state_id in known:
             if state_id is None or state_id in self.busy:
                 continue
-            if limited and (error := spent_error(plan, config, history, state_id)) is not None:
+            error = spent_error(plan, config, history, state_id) if limited else None
+            decision: EnterState | ScheduleRetry | SuspendRun | SkipState | None = None
+            if error is None:
+                decision = retry_decision(plan, config, history, state_id, woken=state_id in woken)
+            decision = decision or skipped_failure(plan, history, state_id, error)
+            if decision is None and error is not None:
                 spent[state_id] = error
-                continue
-            decision = retry_decision(plan, config, history, state_id, woken=state_id in woken)
-            if decision is None:
+            elif decision is None:
                 lost = lost or state_id
             elif isinstance(decision, SuspendRun):
                 waits += decision.waits
@@ -90,6 +93,8 @@ class Schedule:
         first = preferred if preferred in stopped or preferred not in history.states else None
         if first is None and not self.failing:
             first = next(iter(stopped), None) or self.frontier.fresh(history, self.busy)
+        if first is None:  # that a state is skipped for its failure is recorded in a run that fails, too
+            first = next((it for it, then in stopped.items() if isinstance(then, SkipState)), None)
         begun = self._begun(plan, config, history, first, stopped) if first is not None else None
         if begun is not None or self.busy:
             return begun or self.awaiting(config)
@@ -128,7 +133,7 @@ class Schedule:
         if isinstance(again, ScheduleRetry | SkipState):
             return again
         if len(self.busy) >= (history.max_concurrency or 1):
-            return next((other for other in stopped.values() if isinstance(other, ScheduleRetry)), None)
+            return next((other for other in stopped.values() if not isinstance(other, EnterState)), None)
         if again is None and (passed := skip_decision(plan, config, history, first)) is not None:
             return passed
         base = self._base(first)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import attrs
 
+from machine.error_codes import STOPPED_CODES
 from machine.errors import Code, ErrorInfo
-from machine.events import STOPPED_CODES, Entry, StateFailed
+from machine.events import Entry, StateFailed
 from machine.failed_attempt_info import read_causes, read_wait
 
 COPIED: Final = "copied"
@@ -138,6 +140,14 @@ class StateHistory:
     """True when a wait of its suspended attempt has been answered since."""
     anew: bool = False
     """True when its suspended attempt does not go on, and another one begins."""
+    cleans: bool = False
+    """True when it began or was skipped after the work of the run had ended."""
+
+    @property
+    def failed_and_skipped(self) -> bool:
+        """True for a part of the work that failed for good, and that the run went on without."""
+        reason = self.reason or ""
+        return reason.startswith(FAILED_WITH) and reason != KNOWN_LATER and not self.cleans
 
     def let_go(self, ts_millis: int) -> None:
         """Let a state that has failed for good be tried again."""
@@ -152,3 +162,8 @@ class StateHistory:
         """Say whether the edge to a successor is live."""
         by_passed = self.reason is not None and self.reason.startswith((NOT_TAKEN, UNREACHABLE))
         return not by_passed and state_id not in self.not_taken
+
+
+def failed_and_skipped(states: Mapping[str, StateHistory]) -> int:
+    """Return the number of states that failed for good and that the run went on without."""
+    return sum(state.failed_and_skipped for state in states.values())

@@ -7,8 +7,18 @@ from enum import IntEnum
 from typing import Any, Final
 
 from machine.config import IoMode
-from machine.events import DomainEventRecorded, Entry, LimitReached, RunSuspended, StateCompleted, WaitBegun
+from machine.events import (
+    CleanupBegun,
+    DomainEventRecorded,
+    Entry,
+    LimitReached,
+    RunSuspended,
+    StateCompleted,
+    StateSkipped,
+    WaitBegun,
+)
 from machine.io.approval_before_call import is_before_call
+from machine.kernel.state_history import FAILED_WITH
 from machine.kernel.suspension import pauses
 
 
@@ -19,8 +29,8 @@ class Needs(IntEnum):
     WAITS = 1
     """Waits of handlers."""
     CONTROLS = 2
-    """Limits and policy, artifacts that handlers wrote, dry runs, choices of what is retried, pauses,
-    and approvals that were asked before a call."""
+    """Limits, policy, artifacts that handlers wrote, dry runs, choices of what is retried, pauses, approvals that
+    were asked before a call, cleanup states, and states that were skipped for their failure."""
     NEXT_RUN = 3
     """States that say that the run goes on as another."""
 
@@ -53,7 +63,7 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     if of_retries or configured.get("io_mode") == IoMode.DRY_RUN:
         needs = max(needs, Needs.CONTROLS)
     for entry in entries:
-        if isinstance(entry.event, LimitReached) or _is_output(entry) or _is_pause(entry):
+        if _is_control(entry):
             needs = max(needs, Needs.CONTROLS)
         elif isinstance(entry.event, WaitBegun):
             before_call = is_before_call(entry.event)
@@ -63,8 +73,22 @@ def needs_of(entries: Iterable[Entry], manifest: Mapping[str, Any]) -> Needs:
     return needs
 
 
+def _is_control(entry: Entry) -> bool:
+    event = entry.event
+    return (
+        isinstance(event, LimitReached | CleanupBegun)
+        or _is_output(entry)
+        or _is_pause(entry)
+        or _skips_failure(entry)
+    )
+
+
 def _is_output(entry: Entry) -> bool:
     return isinstance(entry.event, DomainEventRecorded) and entry.event.artifact_kind is not None
+
+
+def _skips_failure(entry: Entry) -> bool:
+    return isinstance(entry.event, StateSkipped) and entry.event.reason.startswith(FAILED_WITH)
 
 
 def version_for(needs: Needs, *, readable: bool = False, secrets: bool = False) -> int:

@@ -7,6 +7,7 @@ run. Its origin is informational: a fork has the digest of any run with the same
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -36,6 +37,7 @@ from machine.errors import Code, UsageError
 from machine.events import (
     Artifact,
     ArtifactKind,
+    CleanupBegun,
     Entry,
     FactRecorded,
     RunCompleted,
@@ -137,13 +139,57 @@ async def fork(
     """
     check_store(store)
     source = store if source is None else source
-    chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
-    first, started = run_reader.first_entry(source, run_id)
     entries = [entry for entry, _ in run_reader.checked(source, run_id, LogCheck(source.get))]
     shared, history = _shared(run_id, entries, at)
+    watched = Watched(
+        Provided.of(plan, transports, catalogue), reporter or Reporter(), SecondRun, lease_ms_of(lease)
+    )
+    return await branched(
+        Shared(run_id, at, entries, shared, history),
+        plan=plan,
+        store=store,
+        source=source,
+        fork_id=fork_id,
+        watched=watched,
+        target=target,
+        set_facts=set_facts or {},
+        limits=limits,
+    )
+
+
+@attrs.frozen
+class Shared:
+    """The part of a run that a fork shares: some of its `entries`, up to event `at`, and what they contain."""
+
+    run_id: str
+    at: int
+    entries: Sequence[Entry]
+    shared: list[Entry]
+    history: History
+
+
+async def branched(
+    past_run: Shared,
+    *,
+    plan: Plan,
+    store: Store,
+    source: Store,
+    fork_id: str | None,
+    watched: Watched,
+    target: Target | None,
+    set_facts: Mapping[str, Any] = MappingProxyType({}),
+    again: frozenset[str] = frozenset(),
+    invocation_key: str | None = None,
+    limits: Limits | None = None,
+) -> ForkResult:
+    """Start a run that shares a part of another, and drive it from there; see `fork`.
+
+    `again` are states that run again although their inputs have not changed, on the facts they had.
+    """
+    run_id, at, entries, shared, history = attrs.astuple(past_run, recurse=False)
+    chosen = str(RunId(fork_id)) if fork_id is not None else str(new_run_id())
+    first, started = run_reader.first_entry(source, run_id)
     check_plan(source, plan.graph, history, allow_change=True)
-    provided = Provided.of(plan, transports, catalogue)
-    watched = Watched(provided, reporter or Reporter(), SecondRun, lease_ms_of(lease))
     manifest = run_reader.manifest_of(source, started)
     if manifest.run_config.io_mode is IoMode.DRY_RUN:
         raise UsageError(
@@ -166,9 +212,9 @@ async def fork(
         lost = recalled(history, secrets, source.get)
         watched.provided.check(first, history, source.get, "fork", lost.keys())
         replaced = overridden(
-            entries, at, set_facts or {}, load=source.get, secrets=secrets.attempt(), payloads=payloads
+            entries, at, set_facts, load=source.get, secrets=secrets.attempt(), payloads=payloads
         )
-    prefix, past = _parted(shared, replaced, plan.graph, store)
+    prefix, past = _parted(shared, replaced, again, plan.graph, store)
     if past is not None and isinstance(secrets, RunSecrets):
         secrets.learned = Learned()  # other external inputs are made again, in their turn
         recalled(fold(prefix, History(in_seq=False)), secrets, source.get)
@@ -182,6 +228,7 @@ async def fork(
         "parent_run_id": run_id,
         "parent_seq": str(at),
         **watched.provided.info(),
+        **({} if invocation_key is None else {"invocation_key": invocation_key}),
         **labels_kept(prefix[0].info),
     }
     if past is not None:
@@ -259,31 +306,40 @@ def _shared(run_id: str, entries: Sequence[Entry], at: int) -> tuple[list[Entry]
             f"run {run_id} had used up its limit {history.usage.reached.name} at event {at}",
             f"fork it at event {last_before} or before, with a larger limit",
         )
-    if history.cancelling:
+    cleanup = history.cleanup
+    if history.cancelling or (cleanup is not None and cleanup.status == RunStatus.CANCELLED):
         raise refuse(f"run {run_id} was being cancelled at event {at}", "fork it at an earlier event")
     return shared, history
 
 
 def _parted(
-    shared: list[Entry], replaced: Mapping[int, Entry], graph: Graph, store: Store
+    shared: list[Entry], replaced: Mapping[int, Entry], again: frozenset[str], graph: Graph, store: Store
 ) -> tuple[list[Entry], SharedPast | None]:
-    """Return the entries before the first state with a replaced fact, and the rest of the shared ones.
+    """Return the entries before the first state with a replaced fact or to run again, and the rest of the shared.
 
-    The first are copied as they are. The rest is None when no fact is replaced.
+    The first are copied as they are. The rest is None when nothing is to run again.
     """
-    if not replaced:
+    if not (replaced or again):
         return shared, None
-    shared = without_suspensions(shared)
+    # whether there is a cleanup to do is found out anew, and its states are given another failure
+    shared = [entry for entry in without_suspensions(shared) if not isinstance(entry.event, CleanupBegun)]
     if fold(shared[:1]).max_concurrency is not None:
         shared = one_after_another(shared)
-    states = {getattr(entry.event, "state_id", None) for entry in replaced.values()}
+    states = {*again, *(getattr(entry.event, "state_id", None) for entry in replaced.values())}
     begin = next(
         index for index, entry in enumerate(shared) if getattr(entry.event, "state_id", "") in states
     )
     prefix = shared[:begin]
     entries = [replaced.get(entry.seq, entry) for entry in shared[begin:]]
     plan_id = fold(prefix, History(in_seq=False)).plan_id or ""
-    return prefix, SharedPast(entries, plan_id, frozenset(replaced), store.get, goes_on_with=graph.plan_id)
+    again = again.union(graph.cleanup).intersection(states_in(entries))
+    seqs = frozenset(replaced)
+    return prefix, SharedPast(entries, plan_id, seqs, store.get, goes_on_with=graph.plan_id, again=again)
+
+
+def states_in(entries: Sequence[Entry]) -> frozenset[str]:
+    """Return the states that entries are about."""
+    return frozenset(filter(None, map(run_reader.lane_of, entries)))
 
 
 def _bring(shared: Sequence[Entry], source: Store, store: Store, payloads: Payloads) -> None:

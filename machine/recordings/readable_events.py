@@ -109,6 +109,8 @@ class Course:
             case "state_failed":
                 if "failure_snapshot_id" in body:
                     body["left"] = self._written(place, body.pop("failure_snapshot_id"), None)
+            case "cleanup_begun":
+                self._take(body, "base_snapshot_id", self._left().id)
             case "run_completed":
                 if "next_input_id" in body:
                     self._take(body, "next_input_id", next(iter(self._history.next_inputs.values()), ""))
@@ -204,7 +206,7 @@ class Course:
             case "state_completed":
                 written, removed = body.pop("wrote"), body.pop("removed", [])
                 body["context_snapshot_id"] = self._snapshot(self._base_of_open(place), written, removed).id
-                if self._history.max_concurrency is not None:
+                if not self._history.one_by_one:
                     body["wrote"] = sorted([*written, *removed])
                 if "next_run" in body:
                     given = canonical.encode(body.pop("next_run"))
@@ -214,6 +216,8 @@ class Course:
                     left = body.pop("left")
                     made = self._snapshot(self._base_of_open(place), left["wrote"], left.get("removed", []))
                     body["failure_snapshot_id"] = made.id
+            case "cleanup_begun":
+                body["base_snapshot_id"] = self._left().id
             case "run_completed":
                 if body.pop("context", False) is not None:
                     body["final_snapshot_id"] = self._final().id
@@ -279,7 +283,7 @@ class Course:
 
     def _base(self, state_id: str) -> Snapshot:
         history = self._history
-        if history.max_concurrency is None:
+        if history.one_by_one:
             return Snapshot.open(history.checkpoint or "", self._get)
         state = history.states.get(state_id)
         if state is not None and state.base_snapshot_id is not None:
@@ -288,9 +292,16 @@ class Course:
 
     def _final(self) -> Snapshot:
         history = self._history
-        if history.max_concurrency is None:
+        if history.one_by_one:
             return Snapshot.open(history.checkpoint or "", self._get)
         return self._joined(lambda frontier: frontier.final())
+
+    def _left(self) -> Snapshot:
+        """Return the context that the work of the run leaves to its cleanup."""
+        history = self._history
+        if history.one_by_one:
+            return Snapshot.open(history.checkpoint or "", self._get)
+        return self._joined(lambda frontier: frontier.left())
 
     def _joined(self, look: Callable[[Any], Snapshot]) -> Snapshot:
         frontier = self._joins.frontier(self._history)

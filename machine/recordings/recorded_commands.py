@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from machine.errors import Code, ErrorInfo
 from machine.events import (
     CODE_CHANGE,
+    CleanupBegun,
     Entry,
     Event,
     FactRecorded,
@@ -17,8 +18,10 @@ from machine.events import (
     RunStarted,
     RunSuspended,
     StateEntered,
+    StateSkipped,
 )
 from machine.kernel.run_status import RunStatus
+from machine.kernel.state_history import FAILED_WITH
 from machine.kernel.suspension import CONTINUED, pauses
 from machine.plan import Graph, earlier_graph
 from machine.stores.base import Store
@@ -32,7 +35,10 @@ _SPENT: Final = frozenset({str(Code.RECOVERY_LIMIT), str(Code.RETRY_BUDGET_SPENT
 
 
 class Asked(NamedTuple):
-    """The plan that a run continues with, and whether it was to be cancelled or had lost its secrets."""
+    """The plan that a run continues with, and whether it was to be cancelled or had lost its secrets.
+
+    `failed` is the reason why it could not continue, and `limited` is true where its driver had died too often.
+    """
 
     plan_id: str | None = None
     cancel: bool = False
@@ -40,18 +46,22 @@ class Asked(NamedTuple):
     failed: ErrorInfo | None = None
     """The reason why the run could not continue, because of what a handler left behind."""
     limited: bool = False
-    """True where the run ended because its attempts were used up."""
+    """True where the run ended, or a state was skipped, because its attempts were used up."""
 
 
-def asked(event: Event | None) -> Asked:
-    """Return the commands that preceded `event`."""
+def asked(event: Event | None, *, cleaning: bool = False) -> Asked:
+    """Return the commands that preceded `event`; `cleaning` if the cleanup of the run had begun."""
     match event:
         case RunSuspended(waits):
             plan_id = next((wait.plan_id for wait in waits if isinstance(wait, PlanWait)), None)
             return Asked(plan_id, secrets_lost=SecretWait() in waits)
         case RunResumed(plan_id=plan_id):
             return Asked(plan_id, secrets_lost=bool(event.secrets_lost))
-        case RunCompleted(status, _, error):
+        case StateSkipped(reason=reason):
+            return Asked(limited=reason.removeprefix(FAILED_WITH) in _SPENT)
+        case RunCompleted() if cleaning:  # which says nothing of the cleanup, and may come before its end
+            return Asked(cancel=True)
+        case CleanupBegun(status, error=error) | RunCompleted(status, error=error):
             code = None if error is None else error.code
             failed = error if code == Code.TASK_LEFT_BEHIND else None
             return Asked(cancel=status == RunStatus.CANCELLED, failed=failed, limited=code in _SPENT)

@@ -107,7 +107,7 @@ class ReplayLog(DivergentCalls):
             return Outside(graph, False, event.state_id, limited=False)  # noqa: FBT003 - no cancellation
         if type(event) is LimitReached:
             return Outside(graph, False, limited=False, reached=event)  # noqa: FBT003 - no cancellation
-        said = asked(event)
+        said = asked(event, cleaning=self.history.cleanup is not None)
         graph = self._graphs.get(said.plan_id or "", graph)
         prefer = getattr(event, "state_id", None)
         return Outside(graph, said.cancel, prefer, said.failed, said.limited, said.secrets_lost)

@@ -14,7 +14,15 @@ from typing import Final, TypeAlias
 import attrs
 
 from machine.engine.run_reader import lane_of
-from machine.events import Entry, RunResumed, RunStarted, RunSuspended, StateCompleted, StateSkipped
+from machine.events import (
+    CleanupBegun,
+    Entry,
+    RunResumed,
+    RunStarted,
+    RunSuspended,
+    StateCompleted,
+    StateSkipped,
+)
 from machine.plan import Graph
 
 Order: TypeAlias = tuple[int, ...]
@@ -43,7 +51,7 @@ class Orders:
         follows: list[list[int]] = []
         graph: Graph | None = None
         epoch: list[int] = []
-        fixed = False
+        fixed = cleaning = False
         for place, block in enumerate(blocks):
             event = block[0].event
             if lane_of(block[0]):
@@ -52,7 +60,8 @@ class Orders:
             follows += _within(blocks, epoch, graph, fixed=fixed)
             # a barrier follows everything before it; the previous barrier already follows the rest
             follows.append([*epoch, *([min(epoch, default=place) - 1] if place else [])])
-            epoch, fixed = [], isinstance(event, RunSuspended)
+            cleaning = cleaning or isinstance(event, CleanupBegun)
+            epoch, fixed = [], cleaning or isinstance(event, RunSuspended)
             if isinstance(event, RunStarted | RunResumed) and event.plan_id is not None:
                 graph = graphs[event.plan_id]
         follows += _within(blocks, epoch, graph, fixed=fixed)

@@ -12,6 +12,7 @@ from typing import Any
 from machine import canonical, codec
 from machine.errors import Code
 from machine.events import (
+    CleanupBegun,
     DomainEventRecorded,
     EffectIntended,
     Entry,
@@ -57,7 +58,7 @@ def summary_of(entries: Iterable[Entry]) -> dict[str, Any]:
     for entry in known:
         event = entry.event
         match event:
-            case RunStarted() | RunCompleted():
+            case RunStarted() | CleanupBegun() | RunCompleted():
                 run[event.type] = codec.event_to_json(event)
             case StateSkipped(state_id, reason):
                 _state(states, state_id)["skipped"] = reason

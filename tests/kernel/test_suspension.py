@@ -7,10 +7,9 @@ from strategies import error_of, log_of
 
 from machine.canonical import artifact_id
 from machine.config import RunConfig
+from machine.error_codes import CUT_CODES, STOPPED_CODES
 from machine.errors import Code, LogError
 from machine.events import (
-    CUT_CODES,
-    STOPPED_CODES,
     EffectIntended,
     FactError,
     FactRecorded,
