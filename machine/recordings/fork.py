@@ -139,6 +139,7 @@ async def fork(
     """
     check_store(store)
     source = store if source is None else source
+    run_reader.require_run(source, run_id)
     entries = [entry for entry, _ in run_reader.checked(source, run_id, LogCheck(source.get))]
     shared, history = _shared(run_id, entries, at)
     watched = Watched(

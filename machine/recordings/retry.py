@@ -65,6 +65,7 @@ async def retry(
     (`recovery_state_not_in_plan`) before anything is written.
     """
     check_store(store)
+    run_reader.require_run(store, run_id)
     last = latest_retry(store, run_id)
     entries = [entry for entry, _ in run_reader.checked(store, last, LogCheck(store.get))]
     history = fold(entries)

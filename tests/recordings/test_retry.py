@@ -12,7 +12,7 @@ from machine import Plan, RunConfig, replay, run, verify
 from machine.codec import decode_entry
 from machine.config import FanOutJoin
 from machine.engine.retry_chain import latest_retry
-from machine.errors import Code, PlanError, RunError, UsageError
+from machine.errors import Code, NotFoundError, PlanError, RunError, UsageError
 from machine.io.transport import BaseTransport
 from machine.limits import Limits
 from machine.stores import MemoryStore, open_store
@@ -191,6 +191,11 @@ def test_a_retry_that_fails_is_what_is_retried_next(store):
     assert (third.result.status, third.parent_run_id) == ("completed", second.run_id)
     assert [world.sent.count(f"e{number}") for number in range(STATES)] == [1] * STATES
     assert latest_retry(store, first.run_id) == third.run_id
+
+
+def test_a_run_that_is_not_there_cannot_be_retried(store):
+    with pytest.raises(NotFoundError):
+        machine.retry(str(machine.new_run_id()), plan=steps(World()), store=store)
 
 
 def test_a_run_that_did_not_fail_is_not_retried(store):
