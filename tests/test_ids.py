@@ -14,6 +14,7 @@ from machine.errors import IdError
 from machine.ids import (
     STANDARD_TAGS,
     ArtifactId,
+    ArtifactName,
     ContextKey,
     ErrorCode,
     FactKey,
@@ -39,7 +40,7 @@ RULES = {
     ErrorCode: SEGMENT,
     ScheduleName: "[a-z0-9_.-]{1,64}",
 }
-EVERY = (*RULES, ContextKey, FactKey, StreamName, VersionId)
+EVERY = (*RULES, ArtifactName, ContextKey, FactKey, StreamName, VersionId)
 LONGEST = "a" * 63
 UUID = "01932d4e-7c1a-7b3f-9a41-3f0c5f1a2b3c"
 
@@ -95,9 +96,28 @@ def test_keys_are_taken_exactly_when_printable_not_too_long_and_not_reserved(val
     )
 
 
+@FAST
+@given(st.text(max_size=130) | st.text("a/\\:.- \n", max_size=4))
+def test_the_name_of_an_artifact_is_no_path(value):
+    assert accepts(ArtifactName, value) == (
+        1 <= len(value) <= 128
+        and value.isprintable()
+        and not set(value) & set("/\\:")
+        and value[0] not in ".-"
+        and value == value.strip()
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
+        (ArtifactName, ""),
+        (ArtifactName, "../report"),
+        (ArtifactName, "a/b"),
+        (ArtifactName, ".hidden"),
+        (ArtifactName, "-o"),
+        (ArtifactName, "C:"),
+        (ArtifactName, " a"),
         (OpId, ""),
         (OpId, "Report"),
         (OpId, "1op"),
