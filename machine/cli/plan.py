@@ -14,7 +14,7 @@ from machine.cli.state_text import short_state
 from machine.errors import Code, UsageError
 from machine.input_schema import schema_of, words_of
 from machine.plan import Graph
-from machine.state import PlanState
+from machine.state import OnError, PlanState, RunsOn, StateMeta
 
 
 def plan(
@@ -63,8 +63,14 @@ def plan(
                 f"{graph.op_id} version {clean(graph.version)}  {count}  plan {short(graph.plan_id)}"
             )
             session.out.line()
-            rows = [_row(graph, index) for index in range(len(graph.order))]
-            session.out.table(["#", "STATE", "AFTER", "EFFECTS", "TRIES", "TIMEOUT", "TAGS"], rows)
+            states = [graph.states[state_id] for state_id in graph.order]
+            noted = any(_note(state.meta) for state in states)
+            rows = [
+                (*_row(graph, index), *([_note(state.meta)] if noted else []))
+                for index, state in enumerate(states)
+            ]
+            heads = ["#", "STATE", "AFTER", "EFFECTS", "TRIES", "TIMEOUT", "TAGS"]
+            session.out.table([*heads, *([""] if noted else [])], rows)
             if takes is not None:
                 _print_input(session, takes)
     return 0
@@ -105,6 +111,13 @@ def _row(graph: Graph, index: int) -> tuple[Cell, ...]:
         f"{f'{meta.timeout:g}s' if meta.timeout else '-':>7}",
         " ".join(map(str, meta.tags)) or "-",
     )
+
+
+def _note(meta: StateMeta) -> str:
+    """Return when a cleanup state runs, or what follows when another state fails; empty for most."""
+    notes = {RunsOn.ALWAYS: "cleanup, always", RunsOn.FAILURE: "cleanup, on failure"}
+    afterwards = {OnError.SKIP: "skipped if it fails", OnError.PAUSE: "pauses the run if it fails"}
+    return ", ".join(filter(None, (notes.get(meta.run), afterwards.get(meta.on_error))))
 
 
 def _as_json(graph: Graph) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
+import attrs
+
 from machine.cli.output import clean
+from machine.config import IoMode
+from machine.engine import run_reader
 from machine.engine.filter_text import Condition
 from machine.engine.filtered_runs import Found, filtered
 from machine.engine.retry_chain import retried_by
+from machine.errors import MachineError
 from machine.kernel.run_index import RunRow
 from machine.stores.base import RunPage, Store
 
@@ -16,18 +21,41 @@ RUN_PREFIX: Final = 18
 """Characters of a run id that are shown in a list: its milliseconds and its counter."""
 
 
-def has_notes(rows: Sequence[RunRow], skipped: Mapping[str, int]) -> bool:
-    """Say whether a list of runs has anything to add to one of them."""
-    return any(notes_of(row, skipped) for row in rows)
+@attrs.frozen
+class RunNotes:
+    """The rest of what a list says of a run.
+
+    It went on without so many states, because they had failed; it is a retry of another run, or a dry run.
+    """
+
+    skipped: int
+    retry_of: str | None
+    dry_run: bool
+
+    @classmethod
+    def read(cls, store: Store, row: RunRow) -> RunNotes:
+        """Read the notes of a run."""
+        return cls(
+            run_reader.skipped_in(store, row), retried_by(row.invocation_key), _is_dry_run(store, row.run_id)
+        )
+
+    @property
+    def text(self) -> str:
+        """The notes in words, empty without any."""
+        notes = ["dry run"] if self.dry_run else []
+        if self.skipped:
+            notes.append(f"{self.skipped} skipped for {'their' if self.skipped > 1 else 'its'} failure")
+        if self.retry_of is not None:
+            notes.append(f"retry of {clean(self.retry_of[:RUN_PREFIX])}")
+        return ", ".join(notes)
 
 
-def notes_of(row: RunRow, skipped: Mapping[str, int]) -> str:
-    """Return what else a list says of a run: the run that it is the retry of, and what it went on without."""
-    count, parent = skipped[row.run_id], retried_by(row.invocation_key)
-    notes = [f"{count} skipped for {'their' if count > 1 else 'its'} failure"] if count else []
-    if parent is not None:
-        notes.append(f"retry of {clean(parent[:RUN_PREFIX])}")
-    return ", ".join(notes)
+def _is_dry_run(store: Store, run_id: str) -> bool:
+    try:
+        _, started = run_reader.first_entry(store, run_id)
+        return run_reader.manifest_of(store, started).run_config.io_mode is IoMode.DRY_RUN
+    except MachineError:  # a list has runs that are damaged too
+        return False
 
 
 def selected(

@@ -16,7 +16,7 @@ from machine.cli.child_text import child_of, tell_children
 from machine.cli.command_session import Flag, Injected, Repeated, RunOrBundle, Session, names_bundle
 from machine.cli.dry_run_report import DryReportText
 from machine.cli.output import STYLES, Cell, Output, clean, compact, duration, moment, short
-from machine.cli.run_rows import RUN_PREFIX, has_notes, notes_of, selected
+from machine.cli.run_rows import RUN_PREFIX, RunNotes, selected
 from machine.cli.state_text import not_taken_text, short_state, skipped_text, status_of
 from machine.cli.usage_text import used_json, used_rows
 from machine.cli.wait_text import tell_waits
@@ -28,7 +28,7 @@ from machine.engine.filtered_runs import Found
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import applied_from, facts_from
 from machine.engine.retry_chain import retried_by, retry_of
-from machine.engine.run_reader import PastRun, parent_of, skipped_in
+from machine.engine.run_reader import PastRun, parent_of
 from machine.errors import Code, ErrorInfo, UsageError
 from machine.events import CANCELLED_BY, DRIVER, REASON, EffectIntended, StateEntered
 from machine.exception_causes import causes_text, error_json
@@ -91,7 +91,7 @@ def runs(
                 Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
             ]
             page, unreadable = selected(store, All((parsed(where), *more)), wanted, segments, limit)
-        skipped = {row.run_id: skipped_in(store, row) for row in page.rows}
+        notes = {row.run_id: RunNotes.read(store, row) for row in page.rows}
     for found in unreadable:
         text = clean(found.error.info.message) if found.error is not None else ""
         session.note("left out", f"{found.row.run_id} cannot be read: {text}")
@@ -101,8 +101,7 @@ def runs(
             {
                 **row._asdict(),
                 LABELS: labels_in(row.labels),
-                "skipped": skipped[row.run_id],
-                "retry_of": retried_by(row.invocation_key),
+                **attrs.asdict(notes[row.run_id]),
             }
             for row in page.rows
         ]
@@ -114,11 +113,12 @@ def runs(
         )
         return 0
     labelled = any(row.labels for row in page.rows)
+    noted = any(each.text for each in notes.values())
     session.out.table(
         [
             *("RUN", "STATUS", "EVENTS", "STARTED", "OP"),
             *(["LABELS"] if labelled else []),
-            *([""] if has_notes(page.rows, skipped) else []),
+            *([""] if noted else []),
         ],
         [
             (
@@ -128,7 +128,7 @@ def runs(
                 moment(row.created_ms),
                 clean(row.op_id) + (f", segment {row.segment}" if row.segment else ""),
                 *([_labels_text(labels_in(row.labels))] if labelled else []),
-                *([notes_of(row, skipped)] if has_notes(page.rows, skipped) else []),
+                *([notes[row.run_id].text] if noted else []),
             )
             for row in page.rows
         ],

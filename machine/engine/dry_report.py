@@ -103,13 +103,11 @@ def report_of(store: Store, run_id: str, log: PastRun | None = None) -> DryRepor
             hint="machine run TARGET --dry-run makes one",
         )
     effects = tuple(_effects(log))
-    times = _earlier_times(log)
+    times, waits = _earlier_times(log), _waits(log)
     parents = recorded_graph(store.get(log.history.plan_id or "")).parents
     states = [
-        attrs.evolve(
-            _state(log, state_id, effects), after=parents.get(state_id, ()), took_ms=times.get(state_id)
-        )
-        for state_id in log.order
+        attrs.evolve(state, after=parents.get(state.id, ()), took_ms=times.get(state.id))
+        for state in (_state(log, each, effects, waits.get(each, "")) for each in log.order)
     ]
     return DryReport(run_id, tuple(states), effects, tuple(_needs(log)))
 
@@ -166,7 +164,16 @@ def _earlier_times(log: PastRun) -> Mapping[str, int]:
     return {} if earlier is None else {state_id: times.ms for state_id, times in earlier.times.items()}
 
 
-def _state(log: PastRun, state_id: str, effects: tuple[DryEffect, ...]) -> DryState:
+def _waits(log: PastRun) -> Mapping[str, str]:
+    """Return in words what each state waits for, of those that wait."""
+    found: dict[str, list[str]] = {}
+    for entry in log.entries:
+        if isinstance(entry.event, WaitBegun):
+            found.setdefault(entry.event.state_id, []).append(WAITED_FOR[entry.event.namespace])
+    return {state_id: f"waits for {', '.join(dict.fromkeys(each))}" for state_id, each in found.items()}
+
+
+def _state(log: PastRun, state_id: str, effects: tuple[DryEffect, ...], waits: str) -> DryState:
     history = log.history
     state = history.states.get(state_id)
     if state is None:
@@ -178,12 +185,11 @@ def _state(log: PastRun, state_id: str, effects: tuple[DryEffect, ...]) -> DrySt
     count = sum((effect.run_id, effect.state_id) == (log.run_id, state_id) for effect in effects)
     action = "preview" if count else "run"
     if state.status is StateStatus.SUSPENDED:
-        waits = [each.begun for each in history.open_waits.by_key.values() if each.begun.state_id == state_id]
-        waits_for = f"waits for {', '.join(WAITED_FOR[wait.namespace] for wait in waits)}"
-        return DryState(state_id, action, waits_for)
+        return DryState(state_id, action, waits)
     why = f": {state.failed.error.code}" if state.status is StateStatus.FAILED and state.failed.error else ""
     shown = f", {count} effect{'s' if count != 1 else ''} not applied" if count else ""
-    return DryState(state_id, action, f"{state.status}{why}{shown}")
+    waited = f", {waits}" if waits else ""
+    return DryState(state_id, action, f"{state.status}{why}{shown}{waited}")
 
 
 def _needs(log: PastRun) -> Iterator[DryNeed]:

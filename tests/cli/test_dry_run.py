@@ -145,3 +145,10 @@ def test_what_cannot_be_applied_is_refused_with_a_sentence(machine, write):
         assert f"error[{code}]" in said.err, said.err
         assert "Traceback" not in said.err
     assert len(machine("runs", "--json").json["runs"]) == 2
+
+
+def test_a_list_of_runs_says_which_of_them_were_dry(machine, plan_file, here):
+    assert machine("run", str(plan_file), "--dry-run").code == 0
+    assert machine("runs").out.splitlines()[1].endswith("dry run")
+    (row,) = machine("runs", "--json").json["runs"]
+    assert (row["dry_run"], row["skipped"], row["retry_of"]) == (True, 0, None)

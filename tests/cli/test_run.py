@@ -56,6 +56,8 @@ def test_json_is_one_object_with_the_fields_of_the_result_and_nothing_on_stderr(
         "undeclared_io",
         "context",
         "error",
+        "skipped",
+        "next_input",
     }
     assert result["context"] == {"add": 5, "home": None, "n": 12, "total": 29}
     assert result["error"] is None

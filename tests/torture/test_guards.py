@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from machine.codec import decode_entry
-from machine.engine import driver, fork_log, log, run_reader, start_and_resume
+from machine.engine import drive_run, driver, fork_log, log, run_reader
 from machine.engine.attempt import Attempts
 from machine.engine.commit_queue import CommitQueue
 from machine.engine.handler_runner import HandlerRunner
@@ -80,8 +80,8 @@ def the_run_is_durable_before_its_first_handler(patch):
             return await begin(*args)
 
     patch.setattr(driver, "begin", hasty)
-    patch.setattr(start_and_resume, "_CAREFUL_AT_FIRST", 0)  # what the first attempts wait for would hide it
-    patch.setattr(start_and_resume, "_CAREFUL", 0)
+    patch.setattr(drive_run, "_CAREFUL_AT_FIRST", 0)  # what the first attempts wait for would hide it
+    patch.setattr(drive_run, "_CAREFUL", 0)
 
 
 @guard(Fault.DUPLICATE_APPEND, where="stopped with store_corrupt, not with concurrency")

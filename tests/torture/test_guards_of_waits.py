@@ -12,7 +12,7 @@ import pytest
 
 import machine
 from machine import DomainEvent, Plan
-from machine.engine import deliver, run_reader, start_and_resume
+from machine.engine import deliver, drive_run, run_reader
 from machine.errors import Code, MachineError, RunError, WaitTimeoutError
 from machine.events import DomainEventRecorded, FactRecorded, RunResumed, WaitBegun
 from machine.io.going_on_io import GoingOnIo
@@ -382,7 +382,7 @@ def changed_code_is_found_before_anything_is_written(patch):
     async def trusting(*args, **more):
         return None
 
-    patch.setattr(start_and_resume, "check_suspended", trusting)
+    patch.setattr(drive_run, "check_suspended", trusting)
 
 
 CHECKS = [killed, killed_while_it_waits, at_the_last_moment, changed_code, fickle_code, after_append]
