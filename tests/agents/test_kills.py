@@ -24,6 +24,7 @@ def proven_agent(name, tmp_path, kills):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_agent_of_pydantic_ai_goes_on_where_it_was_killed(tmp_path):
     pytest.importorskip("pydantic_ai")
     # after the first answer of the model, one of two prices, both, and within the second state
@@ -35,6 +36,7 @@ def test_an_agent_of_pydantic_ai_goes_on_where_it_was_killed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_graph_of_langgraph_goes_on_where_it_was_killed(tmp_path):
     pytest.importorskip("langgraph")
     reads = [{"FactRecorded": count} for count in (1, 2, 3, 4)]

@@ -176,6 +176,7 @@ def test_a_dead_driver_is_followed_whatever_the_clock(start, tmp_path, boot, ste
     sound(tmp_path)
 
 
+@pytest.mark.long
 def test_a_driver_that_stands_still_on_this_machine_keeps_its_run(start, tmp_path):
     driver = start("run")
     until((tmp_path / "waiting").exists)

@@ -99,6 +99,7 @@ def test_every_golden_of_a_folder_is_replayed_and_has_a_verdict(recorded):
         test.write_text(before)
 
 
+@pytest.mark.long
 def test_other_commands_say_that_a_test_has_the_plan(recorded):
     golden = "one/fixtures/test_gone.run"
     for command in (["compare", golden], ["replay", golden, "--schedules", "2"]):

@@ -36,6 +36,7 @@ def versioned(answer):
         answer.say_json(200, [CONTAINER])
 
 
+@pytest.mark.long
 def test_clients_on_a_unix_socket_are_recorded_killed_resumed_and_replayed(tmp_path):
     ping = {"_ping": lambda answer: answer.say(200, b"OK"), "v1.44": versioned}
     # the path of a socket has at most 107 bytes

@@ -582,6 +582,7 @@ def test_an_answer_that_asks_to_try_again_is_not_reused(store, scripted):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_calls_that_race_replay_in_time_that_does_not_grow_with_their_number(store, scripted):
     async def handler(ctx, io, rec):
         answers = await asyncio.gather(*(io.call("world", {"n": number}) for number in range(1000)))

@@ -501,7 +501,8 @@ def test_a_long_chain_takes_no_more_memory_and_no_more_stack(store):
         depths.add(len(inspect.stack()))
         gc.collect()
         kinds = (History, Keeper)
-        alive.add(sum(isinstance(each, kinds) for each in gc.get_objects()))
+        # a stand-in of another test may answer isinstance with an error
+        alive.add(sum(type(each) in kinds for each in gc.get_objects()))
         return StateOutcome(next_run={"n": ctx["n"] + 1}) if ctx["n"] < 30 else None
 
     assert machine.run(plan, input={"n": 0}, store=store).context["n"] == 30

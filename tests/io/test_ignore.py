@@ -515,6 +515,7 @@ else:
 """
 
 
+@pytest.mark.long
 def test_killed_resumed_and_replayed_elsewhere(server, start_server, tmp_path):
     from machine import new_run_id
 

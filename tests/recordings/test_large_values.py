@@ -303,6 +303,7 @@ class Item:
     name: str
 
 
+@pytest.mark.long
 def test_typed_values_are_chunked_too(store):
     plan, seen = Plan("typed"), []
     items = [Item(n, f"item {n}") for n in range(5_000)]

@@ -53,6 +53,7 @@ def held(store, run_id, plan, *, key):
     assert again.secrets == key
 
 
+@pytest.mark.long
 def test_a_run_that_is_cut_anywhere_goes_on_where_its_bundle_brings_it(tmp_path, outside):
     plan, transports = showing(), {"api": outside}
     with open_store(tmp_path / "runs.db") as store:

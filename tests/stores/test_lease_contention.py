@@ -89,6 +89,7 @@ def check_drives(drives, signatures):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_eight_processes_fight_over_fifty_runs_and_nothing_is_lost_or_doubled(tmp_path):
     print(f"seed {SEED}, {SECONDS:g} s")
     with receiving() as server:

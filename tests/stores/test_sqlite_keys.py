@@ -54,6 +54,7 @@ def test_nothing_is_left_of_a_data_key_that_is_gone(path, change):
         assert store.integrity_problems() == []
 
 
+@pytest.mark.long
 def test_a_reader_delays_that_and_does_not_stop_it(path):
     with SqliteStore(path) as store:
         store.add_data_key(RUN, "k", TRACE)

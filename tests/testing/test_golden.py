@@ -40,6 +40,7 @@ def test_record_missing_leaves_a_golden_that_is_there_alone(recorded):
     assert recorded.golden().read_bytes() == before
 
 
+@pytest.mark.long
 def test_record_records_again_what_is_there(suite):
     suite.run("--golden=record").assert_outcomes(passed=1)
     before = suite.golden().read_bytes()

@@ -81,6 +81,7 @@ def requests_in(path):
         ]
 
 
+@pytest.mark.long
 def test_it_replays_without_the_server_and_is_the_same_when_recorded_again(pytester, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     suite = empty_suite(pytester, monkeypatch)

@@ -70,6 +70,7 @@ def test_a_suite_without_golden_tests_never_loads_what_they_need(suite, args):
 
 
 @pytest.mark.parametrize("args", [[], ["-n", "1"]], ids=["alone", "xdist"])
+@pytest.mark.long
 def test_pytest_compiles_none_of_the_package_anew_but_the_kit_whose_asserts_it_is_to_explain(installed, args):
     """Pytest rewrites all of a distribution that has a plugin, which takes seconds, in each worker too."""
     record = installed.path / "site" / "golden_probe-1.dist-info" / "RECORD"

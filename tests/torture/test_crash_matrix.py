@@ -95,6 +95,7 @@ def test_the_price_watch_is_safe_everywhere(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_repository_report_is_safe_everywhere(tmp_path):
     who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
     repo = tmp_path / "repo"
@@ -263,6 +264,7 @@ def test_a_handler_that_does_otherwise_after_a_crash_is_found():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_calls_that_race_are_no_difference(outside):
     plan = Plan("races", version="1")
 

@@ -10,6 +10,7 @@ from machine.torture import crash_matrix
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_states_side_by_side_are_safe_wherever_the_power_fails(outside):
     plan = Plan("op")
 

@@ -13,6 +13,7 @@ from machine.testing import crash_matrix
 @pytest.mark.parametrize(
     "config", [RunConfig(), RunConfig(execution_mode=FanOutJoin(2))], ids=["sequential", "concurrent"]
 )
+@pytest.mark.long
 def test_one_segment_survives_every_fault(config):
     plan = Plan("counting", version="1")
 
