@@ -95,7 +95,9 @@ class Limits:
     `attempts` counts the attempts of all states, `states` the states that began, and `facts` what is recorded of
     calls. `wall_seconds` is the time in which attempts were open. `tokens` and `cost` (US dollars, exact) add up
     what `io.spend` and the answers of models said. A limit that is used up refuses what would come next: an attempt
-    does not begin, a call does not leave.
+    does not begin, a call does not leave. Cleanup states have a limit of their own: `cleanup` is the number of
+    seconds in which their attempts may be open, all in all. When it is over, what is open is interrupted, and so is
+    each attempt that follows; the run ends as it would have.
     """
 
     attempts: int | None = attrs.field(default=None, validator=_count)
@@ -104,6 +106,7 @@ class Limits:
     wall_seconds: float | None = attrs.field(default=None, validator=_seconds)
     tokens: int | None = attrs.field(default=None, validator=_count)
     cost: str | None = attrs.field(default=None, converter=_money)
+    cleanup: float | None = attrs.field(default=None, validator=_seconds)
 
     @property
     def given(self) -> Mapping[str, int | float | str]:

@@ -286,7 +286,8 @@ LimitOption: TypeAlias = Annotated[
         negative="",
         show_default=False,
         help="NAME=VALUE: end the run limit_exceeded once it has used so much: attempts, states, facts, "
-        "wall_seconds, tokens or cost (US dollars). May be given more than once.",
+        "wall_seconds, tokens or cost (US dollars); cleanup is the time in seconds that cleanup states have. "
+        "May be given more than once.",
     ),
 ]
 """The annotation of the option for a limit of a run."""

@@ -63,15 +63,18 @@ def for_each(
     act: Callable[[Store, str], Mapping[str, Any]],
     *,
     statuses: Collection[str] = UNFINISHED,
+    takes: Callable[[Store, str], bool] = lambda *_: True,
 ) -> int:
     """Do something with every run that a filter selects, print a line for each, and return the exit code.
 
-    `act` returns what it did, with the new `status`. What fails stops no other; the exit code is then 1.
+    Only with runs of these statuses that the command `takes`. `act` returns what it did, with the new `status`, and
+    an `error` if that is a failure. What fails stops no other; the exit code is then 1.
     """
     with session.open_store() if chosen.dry_run else session.open_to_write() as store:
         runs = [
             _done(store, found, None if chosen.dry_run else act)
             for found in selected(store, chosen.where or "", statuses)
+            if found.error is not None or takes(store, found.row.run_id)
         ]
     failed = sum("error" in run for run in runs)
     if session.as_json:
@@ -86,7 +89,7 @@ def for_each(
                     run["run_id"][:_RUN_PREFIX],
                     (clean(run["status"]), STYLES.get(run["status"], "")),
                     clean(run["op"]),
-                    clean(f"{run['error']['code']}: {run['error']['message']}") if "error" in run else "",
+                    _rest(run),
                 )
                 for run in runs
             ],
@@ -94,6 +97,12 @@ def for_each(
         if chosen.dry_run:
             session.note("note", "nothing was done; without --dry-run these are taken")
     return Exit.FAILED if failed else Exit.OK
+
+
+def _rest(run: Mapping[str, Any]) -> str:
+    retry = f"retried as {run['retry'][:_RUN_PREFIX]}" if "retry" in run else ""
+    error = clean(f"{run['error']['code']}: {run['error']['message']}") if "error" in run else ""
+    return ", ".join(filter(None, (retry, error)))
 
 
 def _done(

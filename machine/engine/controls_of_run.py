@@ -18,8 +18,8 @@ def controls_of(
     """Return the controls of a run, None where nothing controls its calls; `own` is the policy of its driver."""
     if (config.limits, config.policy, own, spending) == (NO_LIMITS, NO_POLICY, NO_POLICY, NO_SPENDING):
         return None
-    if config.limits.wall_seconds is not None:
-        log.wall = WallClock(log.history)
+    if config.limits.wall_seconds is not None or config.limits.cleanup is not None:
+        log.wall = WallClock(log.history, config.limits.cleanup)
     return RunControls(
         config, log, control.limit, lambda: 0 if log.wall is None else log.wall.ms, spending, own
     )

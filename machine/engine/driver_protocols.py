@@ -226,11 +226,11 @@ class Opening:
 
 
 class TimedOut(Exception):  # noqa: N818 - not an error of its own: it carries what the log will say
-    """The error of an attempt that took longer than its state allows."""
+    """The error of an attempt that took longer than its state allows, or its run allows for the `cleanup`."""
 
-    def __init__(self, state_id: str, timeout: float | None) -> None:
-        self.info: ErrorInfo = refused(
-            f"the attempt of {state_id} took longer than its timeout of {timeout:g} s",
-            Code.STATE_TIMEOUT,
-            retryable=True,
-        )
+    def __init__(self, state_id: str, timeout: float | None, cleanup: float | None = None) -> None:
+        if cleanup is None:
+            text = f"the attempt of {state_id} took longer than its timeout of {timeout:g} s"
+        else:
+            text = f"the attempt of {state_id} is over: the cleanup has taken its limit of {cleanup:g} s"
+        self.info: ErrorInfo = refused(text, Code.STATE_TIMEOUT, retryable=cleanup is None)

@@ -117,6 +117,7 @@ class LiveLog:
         """True when events may be emitted in any thread, one after another."""
         self.wall: WallClock | None = None
         """The time in which attempts have been open, None where nothing limits it."""
+        self._limits_cleanup = False
 
     async def emit(
         self, events: Sequence[Event], payloads: Payloads | None = None, info: Mapping[str, str] | None = None
@@ -311,12 +312,15 @@ class LiveLog:
         return False
 
     def limit(self, timeout: float | None) -> float | None:
-        """Return the time limit of an attempt in seconds, as its state declares it, or None."""
-        return timeout
+        """Return the time limit of an attempt in seconds: that of its state, or the rest of that of the cleanup."""
+        left = None if self.wall is None else self.wall.cleanup_left
+        self._limits_cleanup = left is not None and (timeout is None or left < timeout)
+        return left if self._limits_cleanup else timeout
 
     def overdue(self, state: PlanState, timeout: float | None) -> BaseException:
         """Return the exception for an attempt that has exceeded its time limit."""
-        return TimedOut(state.id, timeout)
+        of_cleanup = self.wall.cleanup if self.wall is not None and self._limits_cleanup else None
+        return TimedOut(state.id, timeout, of_cleanup)
 
     def abort(self) -> BaseException | None:
         """Return the reason why the log takes no more events, or None."""

@@ -90,8 +90,7 @@ class History:
     replanned: bool = False  # whether it is another one than the run was started with
     waits: tuple[Wait, ...] = ()
     """The external input that a suspended run waits for."""
-    cancelling: bool = False
-    """True when an attempt was interrupted because the run, or later its cleanup, is being cancelled."""
+    cancelling: bool = False  # an attempt was interrupted because the run, or its cleanup, is being cancelled
     cleanup: CleanupBegun | None = None  # the end of the work, after which only cleanup states begin
     cleanup_ms: int = 0  # the time of that event
     cleanup_seq: int = 0
@@ -335,6 +334,7 @@ class History:
         base = self.checkpoint if self.max_concurrency is None else event.base_snapshot_id
         log_rules.check_cleanup_begun(entry.seq, event, base, again=self.cleanup is not None)
         self.cleanup, self.cleanup_ms, self.cleanup_seq = event, entry.ts_millis, entry.seq
+        self.usage.work_ms = self.usage.wall_ms
         self.checkpoint, self.cancelling = event.base_snapshot_id, False
         self.open_waits.by_key.clear()
 

@@ -79,6 +79,8 @@ class Usage:
     output_tokens: int = 0
     cost: Decimal = Decimal(0)
     wall_ms: int = 0
+    work_ms: int | None = None
+    """The part of that before the cleanup, None until it has begun."""
     breakers: dict[str, Breaker] = attrs.field(factory=dict)
     """The circuit breakers that are not closed, or have seen a failure, by rule and host."""
     reached: LimitReached | None = None
@@ -131,8 +133,11 @@ class Usage:
 
     def of(self, name: str, wall_ms: int = 0) -> str:
         """Return the amount that counts against a limit; `wall_ms` is the time as far as it is known here."""
+        wall_ms = max(self.wall_ms, wall_ms)
         if name == "wall_seconds":
-            return written(exact(max(self.wall_ms, wall_ms)) / 1000)
+            return written(exact(wall_ms) / 1000)
+        if name == "cleanup":
+            return written(exact(wall_ms - (wall_ms if self.work_ms is None else self.work_ms)) / 1000)
         return written(self.cost) if name == "cost" else str(getattr(self, name))
 
 

@@ -83,3 +83,28 @@ def test_a_retry_from_a_state_that_did_not_begin_is_refused_without_a_traceback(
         assert said.code == 2, said.err
         assert "Traceback" not in said.err
     assert len(machine("runs", "--json").json["runs"]) == 1
+
+
+def test_all_that_failed_of_one_fault_are_retried(machine, write):
+    write("jobs.py", BROKEN)
+    failed = [machine("run", "jobs.py", "--json").json["run_id"] for _ in range(2)]
+    write("jobs.py", MENDED)
+    where = ("--where", 'state = "a.work" and error.code = "handler_error"')
+    shown = machine("retry", *where, "--dry-run", "--json").json
+    assert [run["run_id"] for run in shown["runs"]] == failed
+    assert len(machine("runs", "--json").json["runs"]) == 2
+
+    said = machine("retry", *where)
+    assert (said.code, said.out.count("retried as")) == (0, 2), said.err
+    again = machine("retry", *where, "--json").json
+    assert (again["total"], again["failed"]) == (0, 0)
+    assert machine("retry").code == 2
+    assert machine("retry", "@last", *where).code == 2
+
+
+def test_a_retry_that_fails_again_is_counted(machine, write):
+    write("jobs.py", BROKEN)
+    machine("run", "jobs.py")
+    said = machine("retry", "--where", "age >= 0s")
+    assert said.code == 1
+    assert "handler_error" in said.out

@@ -6,10 +6,11 @@ import threading
 import time
 
 import anyio
+import attrs
 import pytest
 
 import machine
-from machine import MachineError, Plan, RunConfig, replay, resume, run, verify
+from machine import MachineError, Plan, RetryPolicy, RunConfig, replay, resume, run, verify
 from machine.codec import decode_entry
 from machine.config import FanOutJoin
 from machine.errors import Code, PlanError
@@ -718,3 +719,68 @@ def test_a_cleanup_state_cannot_go_on_as_another_run(store):
     result = run(plan, store=store)
     assert (result.status, result.error.code) == ("completed", Code.CLEANUP_FAILED)
     assert "cleanup state" in result.error.details["cleanup"]["op.z.close"]["message"]
+
+
+def slow_to_clean(mode):
+    plan, config = Plan("slow"), attrs.evolve(config_of(mode), limits=Limits(cleanup=0.15))
+
+    @plan.state("a.work")
+    def work(ctx):
+        raise ValueError("broken")
+
+    @plan.state("z.quick", run="on_failure")
+    async def quick(ctx, io):
+        ctx["quick"] = await io.now()
+
+    @plan.state("z.slow", run="on_failure", after=[quick], retry=RetryPolicy(3))
+    async def slow(ctx, io):
+        await io.sleep(40)
+
+    @plan.state("z.last", run="always", after=[slow], timeout=30)
+    def last(ctx, io):
+        io.sleep(40)
+
+    return plan, config
+
+
+@MODES
+def test_the_cleanup_has_a_limit_of_its_own(store, mode):
+    plan, config = slow_to_clean(mode)
+    result = run(plan, store=store, config=config)
+    assert (result.status, result.error.code) == ("failed", Code.HANDLER_ERROR)
+    assert "quick" in result.context
+    cut = result.error.details["cleanup"]
+    assert {state: error["code"] for state, error in cut.items()} == {
+        "slow.z.slow": Code.STATE_TIMEOUT,
+        "slow.z.last": Code.STATE_TIMEOUT,
+    }
+    assert "the cleanup has taken its limit of 0.15 s" in cut["slow.z.last"]["message"]
+    assert entered(store, result.run_id) == ["a.work", "z.quick", "z.slow", "z.last"]  # and none is retried
+    assert identical(store, result.run_id, plan) == result.digest
+
+
+@MODES
+def test_a_cleanup_within_its_limit_is_left_alone_whatever_the_work_took(store, mode):
+    plan, config = Plan("p"), attrs.evolve(config_of(mode), limits=Limits(cleanup=5))
+
+    @plan.state("a.work")
+    async def work(ctx, io):
+        await anyio.sleep(0.05)
+
+    @plan.state("z.clean", run="always")
+    async def clean(ctx, io):
+        ctx["clean"] = True
+
+    result = run(plan, store=store, config=attrs.evolve(config, undeclared_io="allow"))
+    assert (result.status, result.context) == ("completed", {"clean": True})
+    assert identical(store, result.run_id, plan) == result.digest
+
+
+def test_the_time_of_a_cleanup_goes_on_after_a_crash(store, crashed_after):
+    plan, config = slow_to_clean(None)
+    whole = run(plan, store=store, config=config)
+    for seq in range(1, whole.head_seq):
+        left = crashed_after(store, whole.run_id, seq)
+        again = resume(whole.run_id, plan=plan, store=left)
+        assert (again.status, again.error.code) == ("failed", Code.HANDLER_ERROR)
+        assert identical(left, whole.run_id, plan) == again.digest
