@@ -24,6 +24,8 @@ CONTEXTS_2 = FIXTURES / "contexts-2"
 STREAMS = FIXTURES / "streams"
 WAITS_1 = FIXTURES / "waits-1"
 NEXT_RUN_1 = FIXTURES / "next-run-1"
+CONTROLS_1 = FIXTURES / "controls-1"
+APPLIED_1 = FIXTURES / "applied-1"
 DIGEST = "f135a0710d43411982aae8e87ce432242c1a0b12f1b6c6a1bfbc06349d9cd86b"
 
 
@@ -159,6 +161,27 @@ def test_a_run_of_format_1_replays_identical(recorded):
                 ("last.run", "0fdb043a2207f0265dd4295a04a096362a4366898e551e0ba67fdfb5e08ac05c"),
                 ("concurrent.run", "45e0fa2db85cbccd3f7cd98e6ffeedf81db73ee1abc4a48aab2afa877b0e4783"),
             )
+        ),
+        *(
+            (
+                CONTROLS_1 / name,
+                "controls-1",
+                "54538b4b9d6d03a175d7b487d4c97bd2e898292119b94e4ac5f3fca29b97de75",
+                "limit_exceeded",
+            )
+            for name in ("controlled.run", "reviewed.run")
+        ),
+        (
+            APPLIED_1 / "dry.run",
+            "applied-1",
+            "e2e65e3d890b5aa4474ee18fb0bd578e2295beee99d283ff46f0c2e40519a068",
+            "completed",
+        ),
+        (
+            APPLIED_1 / "applied.run",
+            "applied-1",
+            "e0af3124e94d21a54d82ef926584d641e5596713f3aee0607f2aa86cdccf5cbe",
+            "completed",
         ),
     ],
     ids=lambda param: param[0].name,
