@@ -73,12 +73,18 @@ CAMPAIGNS = [  # what looks at MACHINE_CAMPAIGN
     "tests/campaigns",
     "tests/clients",
     "tests/engine/test_any_order.py",
+    "tests/engine/test_apply_killed.py",
     "tests/engine/test_kill.py",
+    "tests/engine/test_waits_machine.py",
+    "tests/io/test_open_file.py",
     "tests/secrets/test_concurrent.py",
     "tests/secrets/test_corpora_in_runs.py",
+    "tests/secrets/test_forks_and_diffs.py",
     "tests/test_canonical.py",
     "tests/testing/test_golden_session.py",
     "tests/torture/test_crash_matrix.py",
+    "tests/torture/test_several_users.py",
+    "tests/torture/test_steps_in_matrix.py",
 ]
 
 
