@@ -6,10 +6,9 @@ Values only: `machine.io.policy_verdicts` says what they mean for a call.
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -32,7 +31,8 @@ _WITHOUT_EFFECT: Final = ("clock", "env", "random", "secret")
 _MOST: Final = 1_000_000
 
 
-def _refused(problem: str, hint: str | None = None) -> ConfigError:
+def refused(problem: str, hint: str | None = None) -> ConfigError:
+    """Return the error (`invalid_policy`) for a policy that cannot be."""
     return ConfigError(problem, code=Code.INVALID_POLICY, hint=hint)
 
 
@@ -57,43 +57,43 @@ class Rule:
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.name, str) or _NAME.fullmatch(self.name) is None:
-            raise _refused(f"the rule {self.name!r} must be named by 1 to 64 of a-z, 0-9, _ . and -")
+            raise refused(f"the rule {self.name!r} must be named by 1 to 64 of a-z, 0-9, _ . and -")
         if self.verdict not in VERDICTS:
             known = f"the verdicts are {', '.join(VERDICTS)}"
             hint = did_you_mean(str(self.verdict), VERDICTS) or known
-            raise _refused(f"the rule {self.name} has the verdict {self.verdict!r}", hint)
+            raise refused(f"the rule {self.name} has the verdict {self.verdict!r}", hint)
         for field, (letters, said) in _GLOBS.items():
             value = getattr(self, field)
             if value is not None and not (
                 isinstance(value, str) and letters.fullmatch(value) and _closes(value)
             ):
-                raise _refused(
+                raise refused(
                     f"the rule {self.name} has the {field} {value!r}, which is no glob",
                     f"it is made of {said}, with * ? and [...]",
                 )
         if self.effect is not None and not isinstance(self.effect, bool):
-            raise _refused(f"the rule {self.name} has the effect {self.effect!r}, which is true or false")
+            raise refused(f"the rule {self.name} has the effect {self.effect!r}, which is true or false")
         self._check_breaker()
         self._check_possible()
 
     def _check_breaker(self) -> None:
         given = (self.failures is not None, self.seconds is not None)
         if (self.verdict == BREAK) != all(given) or any(given) != all(given):
-            raise _refused(f"the rule {self.name} needs failures and seconds exactly if its verdict is break")
+            raise refused(f"the rule {self.name} needs failures and seconds exactly if its verdict is break")
         if self.verdict != BREAK:
             return
         if type(self.failures) is not int or not 1 <= self.failures <= _MOST:
-            raise _refused(f"failures of the rule {self.name} must be a whole number of at least 1")
+            raise refused(f"failures of the rule {self.name} must be a whole number of at least 1")
         number = isinstance(self.seconds, int | float) and not isinstance(self.seconds, bool)
         if not (number and 0 < (self.seconds or 0) <= 365 * 86400):
-            raise _refused(f"seconds of the rule {self.name} must be more than 0 and up to one year")
+            raise refused(f"seconds of the rule {self.name} must be more than 0 and up to one year")
 
     def _check_possible(self) -> None:
         namespace = (self.namespace or "").partition(".")[0]
         if self.host is not None and namespace in _WITHOUT_HOST:
-            raise _refused(f"the rule {self.name} can never match: calls of {namespace} have no host")
+            raise refused(f"the rule {self.name} can never match: calls of {namespace} have no host")
         if self.effect and namespace in _WITHOUT_EFFECT:
-            raise _refused(f"the rule {self.name} can never match: calls of {namespace} are no effects")
+            raise refused(f"the rule {self.name} can never match: calls of {namespace} are no effects")
 
     def matches(self, namespace: str, host: str | None, tags: Iterable[str], *, effect: bool) -> bool:
         """Say whether the rule is about a call."""
@@ -142,12 +142,12 @@ class Policy:
         earlier: list[Rule] = []
         for rule in self.rules:
             if not isinstance(rule, Rule):
-                raise _refused(f"a policy has rules, not {rule!r}")
+                raise refused(f"a policy has rules, not {rule!r}")
             if any(rule.name == one.name for one in earlier):
-                raise _refused(f"two rules have the name {rule.name}")
+                raise refused(f"two rules have the name {rule.name}")
             for one in earlier:
                 if (one.verdict == BREAK) == (rule.verdict == BREAK) and one.covers(rule):
-                    raise _refused(
+                    raise refused(
                         f"the rule {rule.name} can never match: {one.name} before it matches all of its calls",
                         f"put {rule.name} before {one.name}",
                     )
@@ -155,33 +155,3 @@ class Policy:
 
 
 NO_POLICY: Final = Policy()
-
-
-def read_policy(file: str, data: bytes) -> Policy:
-    """Return the policy in the bytes of a TOML file, named `file` in messages.
-
-    Raises `ConfigError` (`invalid_policy`).
-    """
-    try:
-        found: Mapping[str, Any] = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise _refused(f"the policy {file} is not TOML: {exc}") from None
-    hint = "it has tables [[rule]]"
-    if unknown := [name for name in found if name != "rule"]:
-        raise _refused(f"the policy {file} has {unknown[0]!r}, which is nothing of a policy", hint)
-    rules = found.get("rule", [])
-    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules) or not rules:
-        raise _refused(f"the policy {file} has no rules", hint)
-    return Policy(tuple(_rule(file, rule) for rule in rules))
-
-
-def _rule(file: str, said: Mapping[str, Any]) -> Rule:
-    fields = [field.name for field in attrs.fields(Rule)]
-    for name in said:
-        if name not in fields:
-            hint = did_you_mean(name, fields) or f"its fields are {', '.join(fields)}"
-            raise _refused(f"a rule of the policy {file} has the field {name!r}", hint)
-    for needed in ("name", "verdict"):
-        if needed not in said:
-            raise _refused(f"a rule of the policy {file} has no {needed}")
-    return Rule(**said)

@@ -24,7 +24,7 @@ from machine.io.files import FileTransport
 from machine.io.request_fields import pack
 from machine.io.transport import BaseTransport
 from machine.kernel.history import fold
-from machine.policy import read_policy
+from machine.policy_file import read_policy
 from machine.testing import crash_matrix
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"

@@ -12,7 +12,8 @@ from machine.cli.error_report import Exit
 from machine.cli.json_arguments import regular_bytes
 from machine.cli.state_text import short_state
 from machine.errors import Code, ConfigError
-from machine.policy import NO_POLICY, Policy, read_policy
+from machine.policy import NO_POLICY, Policy
+from machine.policy_file import read_policy
 from machine.recordings.policy_check import check_policy
 
 PolicyFile: TypeAlias = Annotated[
