@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
-
-import anyio
 
 from machine import canonical
 from machine.config import RunManifest
@@ -14,22 +13,18 @@ from machine.engine.cancel_reason import CANCEL, cancel_message, without_secrets
 from machine.engine.end_cancelled import end_cancelled, operator_log
 from machine.engine.live_run_secrets import recalled, secrets_of
 from machine.engine.moved_runs import refuse_moved
-from machine.engine.plan_change import recorded_shape
+from machine.engine.once_undriven import once_undriven
+from machine.engine.plan_change import recorded_order
 from machine.engine.reporter import Reporter
 from machine.engine.run_keeper import LEASE_SECONDS, keeper_of, lease_ms_of
 from machine.engine.run_result import RunResult, result_of
-from machine.errors import Code, ConcurrencyError, RunError, UsageError
+from machine.errors import Code, RunError, UsageError
 from machine.io.effect_resolution import Happened, NotDone, resolution
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus, require
-from machine.plan_shape import order_of
 from machine.stores.base import Store
-from machine.waits import (
-    EffectWait,
-    Wait,
-)
+from machine.waits import EffectWait, Wait
 
-_POLL_SECONDS: Final = 0.1
 _UNSAID: Final = object()
 
 
@@ -121,16 +116,11 @@ async def cancel(
     require(run_id, history.status, RunStatus.CANCELLED, "it cannot be cancelled any more")
     refuse_moved(store, run_id)
     store.post(run_id, CANCEL, without_secrets(asked, _manifest(store, history).run_config.secrets))
-    with anyio.move_on_after(timeout):
-        while True:
-            run_id = store.last_segment(run_id)  # it passes the request on
-            if store.lease_of(run_id) is None:
-                try:
-                    return await _cancel_here(store, run_id)
-                except ConcurrencyError as exc:  # a driver took the run first, and reads its inbox
-                    if exc.code != Code.RUN_LEASED:
-                        raise
-            await anyio.sleep(_POLL_SECONDS)
+    last = partial(store.last_segment, run_id)  # the request is passed on to it
+    ended = await once_undriven(store, last, partial(end_cancelled, store), timeout)
+    if ended is not None:
+        return result_of(store, recorded_order(store, ended), ended)
+    run_id = last()
     raise RunError(
         f"run {run_id} has not ended within {timeout:g} s of being cancelled",
         code=Code.CANCEL_PENDING,
@@ -138,11 +128,6 @@ async def cancel(
         details={"run_id": run_id},
         hint="its driver ends it as soon as its handler returns control; ask again, or stop that process",
     )
-
-
-async def _cancel_here(store: Store, run_id: str) -> RunResult:
-    history = await end_cancelled(store, run_id)
-    return result_of(store, order_of(recorded_shape(store, history.plan_id or "")), history)
 
 
 def _manifest(store: Store, history: History) -> RunManifest:

@@ -23,7 +23,7 @@ from machine.engine.live_run_secrets import looks_through, recalled, refuse_key_
 from machine.engine.log import LiveLog
 from machine.engine.moved_runs import refuse_moved
 from machine.engine.next_run import NextRun
-from machine.engine.plan_change import check_plan, recorded_shape
+from machine.engine.plan_change import check_plan, recorded_order
 from machine.engine.recorded_answers import RecordedAnswers
 from machine.engine.run_keeper import Keeper, keeper_of
 from machine.engine.run_result import RunResult, result_of
@@ -34,7 +34,6 @@ from machine.io.request_identity import RequestRules
 from machine.io.running_programs import end_left, run_of_programs
 from machine.kernel.history import History
 from machine.plan import Graph
-from machine.plan_shape import order_of
 from machine.secrets.both_formats import OfRun
 from machine.stores.base import ZERO_CHAIN, Store
 from machine.waits import EffectWait
@@ -242,5 +241,5 @@ async def _driven(
         tell_parent(store, keeper.run_id)  # a parent begins its children itself
     order = graph.order
     if history.plan_id != graph.plan_id:  # a fork that ended under the plan of its shared past
-        order = order_of(recorded_shape(store, history.plan_id or ""))
+        order = recorded_order(store, history)
     return result_of(store, order, history, driven.at_hand), patience.left

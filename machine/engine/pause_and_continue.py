@@ -8,9 +8,8 @@ read yet can be taken back. What is done to a run is done to its open child runs
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
-
-import anyio
+from functools import partial
+from typing import TypeAlias
 
 from machine.default_store import DEFAULT_STORE, with_default_store
 from machine.engine import run_reader
@@ -18,21 +17,19 @@ from machine.engine.children import wake_parents
 from machine.engine.end_cancelled import operator_log
 from machine.engine.log import LiveLog
 from machine.engine.moved_runs import refuse_moved
-from machine.engine.plan_change import recorded_shape
+from machine.engine.once_undriven import once_undriven
+from machine.engine.plan_change import recorded_order
 from machine.engine.run_keeper import CONTINUE, PAUSE, Keeper
 from machine.engine.run_result import RunResult, result_of
-from machine.errors import Code, ConcurrencyError, RunError, UsageError
+from machine.errors import Code, RunError, UsageError
 from machine.events import RunResumed, RunSuspended, StateFailed
 from machine.exception_to_error_info import orphaned
 from machine.io.running_programs import end_left
 from machine.kernel.history import History
 from machine.kernel.run_status import RunStatus, require
 from machine.kernel.suspension import CONTINUED, pauses
-from machine.plan_shape import order_of
 from machine.stores.base import Store
 from machine.waits import PauseWait
-
-_POLL_SECONDS: Final = 0.05
 
 
 @with_default_store()
@@ -113,24 +110,13 @@ _Act: TypeAlias = Callable[[History, LiveLog], Awaitable[None]]
 """Something that is done to a run that nobody drives, given its history and its log."""
 
 
-async def _done(
-    store: Store,
-    run_id: str,
-    timeout: float,  # noqa: ASYNC109 - how long a driver elsewhere may take
-    act: _Act,
-) -> History:
+async def _done(store: Store, run_id: str, seconds: float, act: _Act) -> History:
     """Do something to a run as soon as nobody drives it, and return its history."""
-    with anyio.move_on_after(timeout):
-        while True:
-            if store.lease_of(run_id) is None:
-                try:
-                    return await _here(store, run_id, act)
-                except ConcurrencyError as exc:  # a driver took the run first, and reads its inbox
-                    if exc.code != Code.RUN_LEASED:
-                        raise
-            await anyio.sleep(_POLL_SECONDS)
+    history = await once_undriven(store, lambda: run_id, partial(_here, store, act), seconds)
+    if history is not None:
+        return history
     raise RunError(
-        f"the driver of run {run_id} has not let go of it within {timeout:g} s",
+        f"the driver of run {run_id} has not let go of it within {seconds:g} s",
         code=Code.PAUSE_PENDING,
         retryable=True,
         details={"run_id": run_id},
@@ -138,7 +124,7 @@ async def _done(
     )
 
 
-async def _here(store: Store, run_id: str, act: _Act) -> History:
+async def _here(store: Store, act: _Act, run_id: str) -> History:
     with Keeper(store, run_id) as keeper:
         await end_left(run_id)
         history, chain = run_reader.folded(store, run_id)
@@ -174,4 +160,4 @@ def _is_paused(store: Store, run_id: str) -> bool:
 
 
 def _result(store: Store, history: History) -> RunResult:
-    return result_of(store, order_of(recorded_shape(store, history.plan_id or "")), history)
+    return result_of(store, recorded_order(store, history), history)

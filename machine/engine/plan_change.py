@@ -11,7 +11,7 @@ from machine import canonical
 from machine.errors import Code, PlanError
 from machine.kernel.history import History
 from machine.plan import Graph
-from machine.plan_shape import parts_of, shape_of
+from machine.plan_shape import order_of, parts_of, shape_of
 from machine.stores.base import Store
 
 
@@ -26,6 +26,11 @@ class PlanChange:
 def recorded_shape(store: Store, plan_id: str) -> dict[str, Any]:
     """Return the recorded shape of a run's plan. Raises `CorruptionError` when the artifact is not one."""
     return shape_of(plan_id, store.get(plan_id))
+
+
+def recorded_order(store: Store, history: History) -> tuple[str, ...]:
+    """Return the order of the states in the plan that a run used last."""
+    return order_of(recorded_shape(store, history.plan_id or ""))
 
 
 def check_plan(store: Store, graph: Graph, history: History, *, allow_change: bool) -> None:
