@@ -23,7 +23,7 @@ from machine.cli.wait_text import tell_waits
 from machine.config import BuildProvenance, RunConfig, RunManifest
 from machine.engine.child_list import listed_children
 from machine.engine.dry_report import is_dry_run, report_of
-from machine.engine.filter_text import All, Comparison, parsed
+from machine.engine.filter_text import And, Comparison, parsed
 from machine.engine.filtered_runs import Found
 from machine.engine.open_wait_info import OpenWaitInfo, shown, unconsumed, waits_of
 from machine.engine.recorded_answers import applied_from, facts_from
@@ -90,7 +90,7 @@ def runs(
             more = [
                 Comparison(each[0], "=", (each[1],)) for each in (("status", status), ("op", op)) if each[1]
             ]
-            page, unreadable = selected(store, All((parsed(where), *more)), wanted, segments, limit)
+            page, unreadable = selected(store, And((parsed(where), *more)), wanted, segments, limit)
         notes = {row.run_id: RunNotes.read(store, row) for row in page.rows}
     for found in unreadable:
         text = clean(found.error.info.message) if found.error is not None else ""

@@ -68,20 +68,20 @@ class Not:
 
 
 @attrs.frozen
-class All:
+class And:
     """Conditions that all hold."""
 
     of: tuple[Condition, ...]
 
 
 @attrs.frozen
-class Any_:  # noqa: N801 - the name without the underscore is a builtin type of typing
+class Or:
     """Conditions of which one holds."""
 
     of: tuple[Condition, ...]
 
 
-Condition: TypeAlias = Comparison | Not | All | Any_
+Condition: TypeAlias = Comparison | Not | And | Or
 
 
 @attrs.frozen
@@ -157,13 +157,13 @@ class _Parser:
         found = [self._all()]
         while self._takes("or"):
             found.append(self._all())
-        return found[0] if len(found) == 1 else Any_(tuple(found))
+        return found[0] if len(found) == 1 else Or(tuple(found))
 
     def _all(self) -> Condition:
         found = [self._one()]
         while self._takes("and"):
             found.append(self._one())
-        return found[0] if len(found) == 1 else All(tuple(found))
+        return found[0] if len(found) == 1 else And(tuple(found))
 
     def _one(self) -> Condition:
         self.depth += 1

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from machine.engine import run_reader
-from machine.engine.filter_text import COLUMNS, All, Any_, Comparison, Condition, Kind, Not
+from machine.engine.filter_text import COLUMNS, And, Comparison, Condition, Kind, Not, Or
 from machine.errors import Code, MachineError, UsageError
 from machine.kernel.history import History
 from machine.kernel.run_index import RunRow
@@ -101,7 +101,7 @@ def _demanded(condition: Condition, column: str) -> str | None:
     if isinstance(condition, Comparison):
         only = condition.column == column and condition.sign in {"=", "in"} and len(condition.values) == 1
         return str(condition.values[0]) if only else None
-    if isinstance(condition, All):
+    if isinstance(condition, And):
         return next((value for part in condition.of if (value := _demanded(part, column)) is not None), None)
     return None
 
@@ -116,9 +116,9 @@ def _holds(condition: Condition, run: _Run, *, read: bool) -> bool | None:
         case Not(of):
             held = _holds(of, run, read=read)
             return None if held is None else not held
-        case All(parts):
+        case And(parts):
             wanted = False
-        case Any_(parts):
+        case Or(parts):
             wanted = True
     undecided = False
     for part in parts:

@@ -22,7 +22,9 @@ def key_of_retry(run_id: str) -> str:
 
 def retried_by(invocation_key: str | None) -> str | None:
     """Return the run that a run with this invocation key is the retry of, None for another key."""
-    return invocation_key.removeprefix(_PREFIX) if (invocation_key or "").startswith(_PREFIX) else None  # type: ignore[union-attr]  # it begins so
+    if invocation_key is None or not invocation_key.startswith(_PREFIX):
+        return None
+    return invocation_key.removeprefix(_PREFIX)
 
 
 def retry_of(store: Store, run_id: str) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 
 from machine import Failure, Plan, RetryPolicy, open_store, run
 from machine.engine import run_reader
-from machine.engine.filter_text import All, Any_, Comparison, Not, parsed
+from machine.engine.filter_text import And, Comparison, Not, Or, parsed
 from machine.engine.filtered_runs import filtered
 from machine.errors import UsageError
 from machine.stores.memory import MemoryStore
@@ -26,14 +26,14 @@ HOUR = 3600 * 1000
         ("not op = x", Not(Comparison("op", "=", ("x",)))),
         (
             "op = x or op = y and not (age > 1s)",
-            Any_(
+            Or(
                 (
                     Comparison("op", "=", ("x",)),
-                    All((Comparison("op", "=", ("y",)), Not(Comparison("age", ">", (1000,))))),
+                    And((Comparison("op", "=", ("y",)), Not(Comparison("age", ">", (1000,))))),
                 )
             ),
         ),
-        ('op = "and" AND op = "("', All((Comparison("op", "=", ("and",)), Comparison("op", "=", ("(",))))),
+        ('op = "and" AND op = "("', And((Comparison("op", "=", ("and",)), Comparison("op", "=", ("(",))))),
     ],
 )
 def test_a_filter_is_read(text, tree):
