@@ -86,8 +86,10 @@ async def apply(
     )
     labels = labels_in(log.entries[0].info.get(LABELS))
     params, ignore = log.manifest.input_params, log.manifest.ignore
-    opening = opening_for(plan.graph, config, params, target, key, ignore=ignore, labels=labels)
-    opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
+    provided = watched.provided.info()
+    opening = opening_for(
+        plan.graph, config, params, target, key, ignore=ignore, provided=provided, labels=labels
+    )
     given = FactsFrom(log.run_id, shows=True, nested=True)
     past, share, opening = prepared(given, store, opening, effects="live")
     start = Start(plan.graph, opening, past, share, run_id=run_id, invocation_key=key, attach=False)

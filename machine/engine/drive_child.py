@@ -65,9 +65,10 @@ def children_of_run(
             return await ways.resume(graph, store, child.run_id, own)
         chosen = config_of_child(config, graph)
         target = _target_of(child, store, keeper.run_id) if child.stays else None
-        opening = opening_for(graph, chosen, child.params, target, None, ignore=child.plan.ignore)
-        parent = {PARENT: keeper.run_id, PARENT_KEY: child.key}
-        opening = attrs.evolve(opening, info={**opening.info, **provided.info(), **parent})
+        known = {**provided.info(), PARENT: keeper.run_id, PARENT_KEY: child.key}
+        opening = opening_for(
+            graph, chosen, child.params, target, None, ignore=child.plan.ignore, provided=known
+        )
         given = for_child(past, child.key, store, opening)
         if given is not None:
             opening = given[2]

@@ -109,9 +109,9 @@ async def dry_run(
         target,
         invocation_key,
         ignore=plan.ignore,
+        provided=watched.provided.info(),
         labels=labels,
     )
-    opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
     start = Start(graph, opening, run_id=run_id, invocation_key=invocation_key)
     if answers_from is not None:
         given = _answers(answers_from, store)

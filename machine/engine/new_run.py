@@ -62,12 +62,13 @@ def opening_for(
     invocation_key: str | None,
     *,
     ignore: Ignore,
+    provided: Mapping[str, str],
     labels: Mapping[str, str] | None = None,
 ) -> Opening:
     """Return what a new run starts from. Raises `UsageError` and `CanonicalError` for its input or invocation key.
 
     It is the manifest, the first artifacts, the writes of the input, and informational data with the provenance.
-    `ignore` is that of the plan.
+    `ignore` is that of the plan, `provided` the informational data on what the run was given to work with.
     """
     if not isinstance(params, Mapping):
         raise UsageError(
@@ -100,7 +101,7 @@ def opening_for(
                 code=Code.INVALID_INVOCATION_KEY,
             )
         info["invocation_key"] = invocation_key
-    return attrs.evolve(opening, info=info)
+    return attrs.evolve(opening, info={**info, **provided})
 
 
 def is_same_request(then: RunManifest, now: RunManifest) -> bool:

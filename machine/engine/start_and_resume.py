@@ -96,8 +96,10 @@ async def run(
         begin_next=begin_next,
     )
     params = checked_input(plan.input, input)
-    opening = opening_for(graph, config, params, target, invocation_key, ignore=plan.ignore, labels=labels)
-    opening = attrs.evolve(opening, info={**opening.info, **watched.provided.info()})
+    provided = watched.provided.info()
+    opening = opening_for(
+        graph, config, params, target, invocation_key, ignore=plan.ignore, provided=provided, labels=labels
+    )
     start = Start(graph, opening, run_id=run_id, invocation_key=invocation_key, attach=attach)
     if facts_from is not None:
         past, share, opening = prepared(facts_from, store, opening, effects=effects)
